@@ -78,8 +78,10 @@ def kept_share(parent: Parent) -> float | None:
     setting = server_settings.find_setting(capabilities, SHARE)
     if setting is None:
         return None
-    chosen = server_settings.changed_settings(capabilities, parent.preset).get(SHARE)
-    for value in (chosen, parent.settings.get(SHARE), server_settings.default_of(setting, parent.preset)):
+    choice = server_settings.Choice(parent.model, parent.preset)
+    chosen = server_settings.changed_settings(capabilities, choice).get(SHARE)
+    default = server_settings.default_of(capabilities, setting, choice)
+    for value in (chosen, parent.settings.get(SHARE), default):
         if isinstance(value, (int, float)):
             return float(value)
     return None

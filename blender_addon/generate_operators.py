@@ -114,7 +114,8 @@ class DREAMWRIGHT_OT_generate_again(bpy.types.Operator):
         mine.color_as = "IMAGE" if isinstance(size, int) and size > 0 else "VERTICES"
         if mine.color_as == "IMAGE":
             mine.texture_size = size
-        return server_settings.apply(addon_state.session().capabilities, mine.preset_name, request.settings)
+        capabilities = addon_state.session().capabilities
+        return server_settings.apply(capabilities, server_settings.choice_of(mine), request.settings)
 
 
 register, unregister = bpy.utils.register_classes_factory((DREAMWRIGHT_OT_generate, DREAMWRIGHT_OT_generate_again))

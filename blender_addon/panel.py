@@ -170,6 +170,9 @@ class DREAMWRIGHT_PT_prompt(_SidebarPanel, bpy.types.Panel):
         if model and not model.ready:
             _draw_lines(column, model.missing, width, "INFO")
         column.prop(mine, "preset")
+        recipe = server_settings.recipe_of(session.capabilities, server_settings.choice_of(mine))
+        if recipe is not None and recipe.family not in ("starter", "clip"):  # found for those models, and well known
+            _draw_lines(column, recipe.notice[:1].upper() + recipe.notice[1:], width, "INFO")
         column.prop(mine, "seed")
         column.prop(mine, "height_m")
         column.prop(mine, "triangles")

@@ -49,8 +49,7 @@ def _model_items(self: Any, context: Any) -> list[EnumItem]:
 
 def _preset_items(self: Any, context: Any) -> list[EnumItem]:
     capabilities = addon_state.session().capabilities
-    offered = [(preset.name, preset.summary) for preset in capabilities.presets] if capabilities else []
-    return _make_items("preset", offered, self.preset_name)
+    return _make_items("preset", server_settings.offered_presets(capabilities, self.model_name), self.preset_name)
 
 
 def _name_of(kind: str, number: int) -> str:
@@ -58,16 +57,19 @@ def _name_of(kind: str, number: int) -> str:
 
 
 def _set_model(self: Any, number: int) -> None:
-    self.model_name = _name_of("model", number)
+    old, self.model_name = server_settings.choice_of(self), _name_of("model", number)
+    server_settings.apply_defaults(addon_state.session().capabilities, old, server_settings.choice_of(self))
 
 
 def _set_preset(self: Any, number: int) -> None:
-    old, self.preset_name = self.preset_name, _name_of("preset", number)
-    server_settings.apply_preset_defaults(addon_state.session().capabilities, old, self.preset_name)
+    old, self.preset_name = server_settings.choice_of(self), _name_of("preset", number)
+    server_settings.apply_defaults(addon_state.session().capabilities, old, server_settings.choice_of(self))
 
 
 def _get_settings_text(self: Any) -> str:
-    return json.dumps(server_settings.changed_settings(addon_state.session().capabilities, self.preset_name))
+    return json.dumps(
+        server_settings.changed_settings(addon_state.session().capabilities, server_settings.choice_of(self))
+    )
 
 
 def _set_settings_text(self: Any, text: str) -> None:
@@ -76,7 +78,7 @@ def _set_settings_text(self: Any, text: str) -> None:
     except ValueError:
         settings = None
     if isinstance(settings, dict):
-        server_settings.apply(addon_state.session().capabilities, self.preset_name, settings)
+        server_settings.apply(addon_state.session().capabilities, server_settings.choice_of(self), settings)
 
 
 def _on_preview_position(self: Any, context: Any) -> None:
@@ -247,7 +249,7 @@ def sync_choices() -> None:
     if not mine.preset_name and presets:
         mine.preset_name = presets[0].name
     typed = mine.settings_text if server_settings.holder(bpy.context) else "{}"
-    if server_settings.rebuild(session.capabilities, mine.preset_name) and typed != "{}":
+    if server_settings.rebuild(session.capabilities, server_settings.choice_of(mine)) and typed != "{}":
         mine.settings_text = typed
 
 

@@ -98,8 +98,10 @@ class DREAMWRIGHT_OT_refine_mesh(bpy.types.Operator):
 
     def invoke(self, context: Any, event: Any) -> set[str]:
         """Open the dialog with the last choices and the panel's prompt."""
-        setting = server_settings.find_setting(addon_state.session().capabilities, STEPS)
-        default = setting.defaults.get(REFINE_PRESET) if setting is not None else None
+        capabilities = addon_state.session().capabilities
+        setting = server_settings.find_setting(capabilities, STEPS)
+        choice = server_settings.Choice(addon_state.properties().model_name, REFINE_PRESET)
+        default = None if setting is None else server_settings.default_of(capabilities, setting, choice)
         if isinstance(default, int) and not self.properties.is_property_set("steps"):
             self.steps = default
         self.prompt = addon_state.properties().prompt or self.prompt

@@ -1,16 +1,22 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Controls of the settings that the server describes: a PropertyGroup made at run time, with ranges and tooltips."""
+"""Controls of the settings that the server describes: a PropertyGroup made at run time, with ranges and tooltips.
+
+Defaults are those of a choice of model and preset, whose recipe depends on the model's family.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import bpy
 from bpy.props import BoolProperty, EnumProperty, FloatProperty, IntProperty, PointerProperty
 
-from .shared.capabilities import Capabilities, SettingInfo
+from . import labels
+from .provenance import REFINE_PRESET
+from .shared.capabilities import Capabilities, RecipeInfo, SettingInfo
 
 TEXTURE = "mesh.texture"
 REFINE_PREFIX = "refine."  # of settings that only mesh refinement has; its dialog shows them
@@ -52,13 +58,51 @@ def texture_fault(capabilities: Capabilities | None) -> str:
     return "This server makes no image textures; choose Vertex Colors, or update the server"
 
 
-def default_of(setting: SettingInfo, preset: str) -> Any:
-    """A setting's value in a preset; None when the server does not say."""
-    return setting.defaults.get(preset, next(iter(setting.defaults.values()), None))
+@dataclass(frozen=True)
+class Choice:
+    """A model and a preset by name; "" for none."""
+
+    model: str = ""
+    preset: str = ""
+
+
+def choice_of(mine: Any) -> Choice:
+    """The model and the preset that the panel's properties name."""
+    return Choice(mine.model_name, mine.preset_name)
+
+
+def recipe_of(capabilities: Capabilities | None, choice: Choice) -> RecipeInfo | None:
+    """What the preset means for the model; None for a model that is not on the server or has no such preset."""
+    model = labels.model_info(capabilities, choice.model)
+    if capabilities is None or model is None or not model.family:
+        return None
+    fitting = (recipe for recipe in capabilities.recipes if recipe.preset == choice.preset)
+    return next((recipe for recipe in fitting if recipe.family == model.family), None)
+
+
+def offered_presets(capabilities: Capabilities | None, model: str) -> list[tuple[str, str]]:
+    """Names and summaries of the presets that the model has, the server's default first."""
+    presets = capabilities.presets if capabilities else ()
+    known = labels.model_info(capabilities, model)
+    if capabilities is None or known is None or not known.family:
+        return [(preset.name, preset.summary) for preset in presets]
+    order = [preset.name for preset in presets]
+    own = [recipe for recipe in capabilities.recipes if recipe.family == known.family]
+    own = [recipe for recipe in own if recipe.preset != REFINE_PRESET]
+    own.sort(key=lambda recipe: order.index(recipe.preset) if recipe.preset in order else len(order))
+    return [(recipe.preset, recipe.summary) for recipe in own]
+
+
+def default_of(capabilities: Capabilities | None, setting: SettingInfo, choice: Choice) -> Any:
+    """A setting's value for a model and a preset; None when the server does not say."""
+    recipe = recipe_of(capabilities, choice)
+    if recipe is not None and setting.name in recipe.defaults:
+        return recipe.defaults[setting.name]
+    return setting.defaults.get(choice.preset, next(iter(setting.defaults.values()), None))
 
 
 def _make_property(setting: SettingInfo) -> Any:
-    default = default_of(setting, "")
+    default = default_of(None, setting, Choice())
     texts = {"name": setting.label, "description": setting.tip.rstrip(".")}
     if setting.kind == "switch":
         return BoolProperty(**texts, default=bool(default))
@@ -76,8 +120,8 @@ def _make_property(setting: SettingInfo) -> Any:
     return FloatProperty(**texts, default=value, min=setting.low, max=max(setting.low, setting.high), precision=3)
 
 
-def rebuild(capabilities: Capabilities | None, preset: str) -> bool:
-    """Make the controls for these capabilities, with a preset's defaults; False when they exist already."""
+def rebuild(capabilities: Capabilities | None, choice: Choice) -> bool:
+    """Make the controls for these capabilities, with a choice's defaults; False when they exist already."""
     global _group, _group_settings
     settings = visible_settings(capabilities)
     if _group is not None and settings == _group_settings:
@@ -88,7 +132,7 @@ def rebuild(capabilities: Capabilities | None, preset: str) -> bool:
     bpy.utils.register_class(_group)
     setattr(bpy.types.WindowManager, _HOLDER, PointerProperty(type=_group))
     _group_settings = settings
-    apply_preset_defaults(capabilities, "", preset)
+    apply_defaults(capabilities, Choice(), choice)
     return True
 
 
@@ -97,30 +141,31 @@ def holder(context: Any) -> Any:
     return getattr(context.window_manager, _HOLDER, None)
 
 
-def apply_preset_defaults(capabilities: Capabilities | None, old: str, new: str) -> None:
-    """Change the values that have the default of the preset `old` to the default of `new`."""
+def apply_defaults(capabilities: Capabilities | None, old: Choice, new: Choice) -> None:
+    """Change the values that have the default of the choice `old` to the default of `new`."""
     values = holder(bpy.context)
     for setting in visible_settings(capabilities) if values is not None else ():
-        name, wanted = property_name(setting), default_of(setting, new)
-        is_default = not values.is_property_set(name) or _equal(getattr(values, name), default_of(setting, old))
+        name, wanted = property_name(setting), default_of(capabilities, setting, new)
+        before = default_of(capabilities, setting, old)
+        is_default = not values.is_property_set(name) or _equal(getattr(values, name), before)
         if is_default and wanted is not None:
             _set(values, setting, wanted)
 
 
-def changed_settings(capabilities: Capabilities | None, preset: str) -> dict[str, Any]:
-    """The settings that differ from the preset, by name."""
+def changed_settings(capabilities: Capabilities | None, choice: Choice) -> dict[str, Any]:
+    """The settings that differ from the defaults of the choice, by name."""
     values = holder(bpy.context)
     found = {}
     for setting in visible_settings(capabilities) if values is not None else ():
         value = getattr(values, property_name(setting))
-        if not _equal(value, default_of(setting, preset)):
+        if not _equal(value, default_of(capabilities, setting, choice)):
             found[setting.name] = value
     return found
 
 
 def collect(capabilities: Capabilities | None, mine: Any) -> dict[str, Any]:
     """All settings of a request from the panel. Raises ValueError when the server cannot do what is chosen."""
-    settings = changed_settings(capabilities, mine.preset_name)
+    settings = changed_settings(capabilities, choice_of(mine))
     settings["mesh.height_m"] = round(mine.height_m, 6)
     settings["mesh.triangles"] = mine.triangles
     if mine.color_as == "IMAGE":
@@ -130,12 +175,12 @@ def collect(capabilities: Capabilities | None, mine: Any) -> dict[str, Any]:
     return settings
 
 
-def apply(capabilities: Capabilities | None, preset: str, settings: Mapping[str, Any]) -> list[str]:
-    """Set the controls to a preset with these changes; the names that this server does not have."""
+def apply(capabilities: Capabilities | None, choice: Choice, settings: Mapping[str, Any]) -> list[str]:
+    """Set the controls to the defaults of the choice with these changes; the names that this server does not have."""
     values = holder(bpy.context)
     known = {setting.name: setting for setting in visible_settings(capabilities)} if values is not None else {}
     for name, setting in known.items():
-        value = settings.get(name, default_of(setting, preset))
+        value = settings.get(name, default_of(capabilities, setting, choice))
         if value is not None:
             _set(values, setting, value)
     return [name for name in settings if name not in known and name not in DEDICATED]

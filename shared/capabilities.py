@@ -16,6 +16,7 @@ class ModelInfo:
     """A model for the panel."""
 
     name: str = text(limits.NAME_CHARACTERS)
+    family: str = text(limits.NAME_CHARACTERS)  # of its `RecipeInfo`s; "" while it is not here
     summary: str = text(limits.MESSAGE_CHARACTERS)
     ready: bool = boolean()
     missing: str = text(limits.MESSAGE_CHARACTERS)  # what to do when the model is not ready
@@ -32,6 +33,18 @@ class PresetInfo:
     name: str = text(limits.NAME_CHARACTERS)
     summary: str = text(limits.MESSAGE_CHARACTERS)
     steps: int = integer(1, LARGEST)
+
+
+@dataclass(frozen=True)
+class RecipeInfo:
+    """What a preset, or the refinement of a mesh, means for one family of models."""
+
+    family: str = text(limits.NAME_CHARACTERS)
+    preset: str = text(limits.NAME_CHARACTERS)
+    summary: str = text(limits.MESSAGE_CHARACTERS)
+    notice: str = text(limits.MESSAGE_CHARACTERS)  # a line that says what its numbers are from
+    steps: int = integer(1, LARGEST)
+    defaults: dict[str, Any] = scalar_map(limits.SETTINGS)  # of the settings that have a control
 
 
 @dataclass(frozen=True)
@@ -63,6 +76,7 @@ class Capabilities:
 
     models: tuple[ModelInfo, ...] = list_of(ModelInfo, 100)
     presets: tuple[PresetInfo, ...] = list_of(PresetInfo, 20)  # the first is the default
+    recipes: tuple[RecipeInfo, ...] = list_of(RecipeInfo, 100)
     settings: tuple[SettingInfo, ...] = list_of(SettingInfo, limits.SETTINGS)
     devices: tuple[str, ...] = text_list(64)
     bounds: dict[str, Any] = scalar_map(100)  # limits of the protocol, the queue and the storage, by name

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..config.presets import PRESETS, get_preset
+from ..config.presets import PRESETS, method_of
 from ..errors import CheckpointError, one_line
 from ..training.methods import METHODS, get_method, preset_of
 from .run_display import PreviewFolder
@@ -50,7 +50,8 @@ def add_arguments(subparsers: Any) -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--preset",
-        help=f"default: the method's first; one of: {', '.join(f'{p.name} ({p.summary})' for p in PRESETS.values())}",
+        help=f"default: the method's first; what each means depends on the model's family; with the starter: "
+        f"{', '.join(f'{p.name} ({p.summary})' for p in PRESETS.values())}",
     )
     parser.add_argument(
         "--lora",
@@ -95,17 +96,19 @@ def job_from(options: argparse.Namespace) -> Job:
     from ..config.parsing import apply_settings
     from ..models.lora_choice import join_loras
     from ..training.job import make_job
+    from ..training.recipe_choice import choose_recipe
 
     preset = preset_of(options.method, options.preset)
-    config = get_preset(preset).config
+    model = options.model or get_method(method_of(preset)).model
+    recipe = choose_recipe(preset, model)
     named = {"run.seed": options.seed, "run.steps": options.steps, "mesh.texture": options.texture}
     settings = [*options.set, *(f"{name}={value}" for name, value in named.items() if value is not None)]
-    config = apply_settings(config, settings)
+    config = apply_settings(recipe.config, settings)
     if options.lora:
         config = replace(config, model=replace(config.model, loras=join_loras(options.lora)))
     if options.negative is not None:
         config = replace(config, guidance=replace(config.guidance, negative_prompt=options.negative))
-    return make_job(options.prompt, options.model or get_method(config.run.method).model, preset, config)
+    return make_job(options.prompt, model, preset, config, family=recipe.family)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -47,7 +47,7 @@ def add_arguments(subparsers: Any) -> argparse.ArgumentParser:
     )
     parser.add_argument("--model", default="starter", help="a name from `dreamwright models`, or a diffusers folder")
     parser.add_argument("--seed", type=int, help="another number draws other views and noise (default 0)")
-    parser.add_argument("--steps", type=int, help="optimization steps (default 300)")
+    parser.add_argument("--steps", type=int, help="optimization steps, instead of the recipe's")
     parser.add_argument("--keep-positions", action="store_true", help="change colors only")
     parser.add_argument("--keep-colors", action="store_true", help="move vertices only")
     parser.add_argument(
@@ -71,15 +71,16 @@ def job_from(options: argparse.Namespace, input_mesh: InputMesh) -> Job:
     """The validated job that the options describe."""
     from ..config.parsing import apply_settings
     from ..config.presets import REFINE_PRESET
-    from ..config.recipes.starter import REFINE
     from ..training.job import make_job
+    from ..training.recipe_choice import choose_recipe
 
     named = {"run.seed": options.seed, "run.steps": options.steps, "refine.strength": options.strength}
     named |= {"refine.positions": False} if options.keep_positions else {}
     named |= {"refine.colors": False} if options.keep_colors else {}
     settings = [*options.set, *(f"{name}={value}" for name, value in named.items() if value is not None)]
-    config = apply_settings(REFINE, settings)
-    return make_job(options.prompt, options.model, REFINE_PRESET, config, input_mesh.digest())
+    recipe = choose_recipe(REFINE_PRESET, options.model, has_mesh=True)
+    config = apply_settings(recipe.config, settings)
+    return make_job(options.prompt, options.model, REFINE_PRESET, config, input_mesh.digest(), recipe.family)
 
 
 def run(options: argparse.Namespace) -> int:

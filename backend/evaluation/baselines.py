@@ -15,7 +15,6 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from ..config.parsing import apply_settings
-from ..config.presets import get_preset
 from ..errors import CheckpointError, DreamwrightError, StoppedError
 from ..geometry.build import Mesh
 from ..io.output_files import write_output
@@ -30,6 +29,7 @@ from ..training.events import Checkpoint, Event, Finished
 from ..training.job import Job, identify_model, make_job
 from ..training.methods import get_method, uses
 from ..training.pipeline import TextTo3DPipeline
+from ..training.recipe_choice import choose_recipe
 from .captions import slug
 from .run_settings import make_folder
 from .samples import arrays_of, mesh_of
@@ -67,16 +67,20 @@ def experiments(methods: Sequence[str], prompts: Sequence[str], seeds: int) -> l
 
 
 def experiment_job(experiment: Experiment, settings: Sequence[str] = (), models: dict[str, str] | None = None) -> Job:
-    """The job by its method's own preset and model, with the settings that the method reads. Raises ConfigError."""
+    """The job by its method's own preset and model, with the settings that the method reads.
+
+    Raises ConfigError and ModelError.
+    """
     method = get_method(experiment.method)
-    base = get_preset(method.preset).config
+    model = (models or {}).get(experiment.method, method.model)
+    recipe = choose_recipe(method.preset, model)
+    base = recipe.config
     apply_settings(base, settings)  # an unknown name or a value out of range is an error for every method
     config = apply_settings(
         base, [setting for setting in settings if uses(method.name, setting.partition("=")[0].strip())]
     )
     config = replace(config, run=replace(config.run, seed=experiment.seed))
-    model = (models or {}).get(experiment.method, method.model)
-    return make_job(experiment.prompt, model, method.preset, config)
+    return make_job(experiment.prompt, model, method.preset, config, family=recipe.family)
 
 
 def job_fingerprint(job: Job) -> str:

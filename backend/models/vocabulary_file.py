@@ -12,13 +12,15 @@ from dreamwright.shared.prompt_words import PromptVocabulary
 from ..errors import ModelError
 from .json_files import read_object
 
+VOCABULARY_FILE = "domain.json"
+
 
 def read_vocabulary(folder: Path) -> PromptVocabulary:
     """The folder's domain.json; a vocabulary without words for models that take any prompt.
 
     Raises ModelError when the file cannot be read or states no words, or anything else than texts.
     """
-    path = folder / "domain.json"
+    path = folder / VOCABULARY_FILE
     if not path.exists() and not path.is_symlink():
         return PromptVocabulary()
     content = read_object(path)

@@ -5,9 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from dreamwright.shared.capabilities import SettingInfo, SettingRange
+from dreamwright.shared.capabilities import RecipeInfo, SettingInfo, SettingRange
 
-from ..config.presets import PRESETS, REFINE_PRESET
+from ..config.presets import PRESETS, RECIPES, REFINE_PRESET
+from ..config.recipes.recipe import Recipe
 from ..config.recipes.starter import REFINE
 from ..config.schema import Config
 from ..config.setting import Setting, setting_fields
@@ -28,6 +29,22 @@ def setting_infos(
     """
     presets = preset_configs() if presets is None else presets
     return tuple(_info(found, presets) for found in setting_fields(schema).values() if found.panel)
+
+
+def recipe_infos() -> tuple[RecipeInfo, ...]:
+    """Every recipe of every family, with its defaults of the settings that are declared with panel=True."""
+    return tuple(_recipe_info(recipe) for family in RECIPES.values() for recipe in family.values())
+
+
+def _recipe_info(recipe: Recipe) -> RecipeInfo:
+    config = recipe.config
+    kind = run_kind(config, "mesh" if recipe.name == REFINE_PRESET else None)
+    defaults = {
+        found.name: setting_value(config, found.name)
+        for found in setting_fields(type(config)).values()
+        if found.panel and found.applies_to(*kind)
+    }
+    return RecipeInfo(recipe.family, recipe.name, recipe.summary, recipe.notice, config.total_steps, defaults)
 
 
 def setting_ranges(schema: type[Config] = Config) -> tuple[SettingRange, ...]:

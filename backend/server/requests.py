@@ -11,7 +11,8 @@ from dreamwright.shared.messages import JobSummary, SubmitJob
 from dreamwright.shared.prompt_words import PromptVocabulary
 
 from ..config.parsing import apply_settings
-from ..config.presets import PRESETS, Preset, preset_config
+from ..config.presets import PRESETS
+from ..config.recipes.recipe import Recipe
 from ..errors import ModelError
 from ..models.json_files import read_object
 from ..models.local import ModelStatus, imported_folder, local_models, registered_model, resolve_model
@@ -21,8 +22,8 @@ from ..models.registry import BY_NAME
 from ..models.vocabulary_file import read_vocabulary
 from ..text.vocabulary import check_words
 from ..training.job import Job, make_job
-from ..training.methods import check_model
-from .offered_settings import setting_infos, setting_ranges
+from ..training.recipe_choice import choose_recipe, family_of_folder
+from .offered_settings import recipe_infos, setting_infos, setting_ranges
 from .policy import Policy, stated_bounds
 from .workers.worker_protocol import RunJob
 
@@ -34,6 +35,7 @@ def capabilities(devices: tuple[str, ...], policy: Policy = Policy()) -> Capabil
     return Capabilities(
         models=tuple(_model_info(info) for info in local_models()),
         presets=tuple(PresetInfo(p.name, p.summary, p.config.total_steps) for p in _presets(devices)),
+        recipes=recipe_infos(),
         settings=setting_infos(),
         devices=devices[:MAX_DEVICES],
         bounds=stated_bounds(policy),
@@ -41,7 +43,7 @@ def capabilities(devices: tuple[str, ...], policy: Policy = Policy()) -> Capabil
     )
 
 
-def _presets(devices: tuple[str, ...]) -> list[Preset]:
+def _presets(devices: tuple[str, ...]) -> list[Recipe]:
     """Every preset, the default for these devices first."""
     first = "draft" if set(devices) <= {"cpu"} else "standard"
     return sorted(PRESETS.values(), key=lambda preset: preset.name != first)
@@ -56,6 +58,7 @@ def _model_info(info: ModelStatus) -> ModelInfo:
             missing = str(error)
     return ModelInfo(
         name=info.name,
+        family=_family(info),
         summary=info.summary,
         ready=not missing,
         missing=missing,
@@ -66,13 +69,22 @@ def _model_info(info: ModelStatus) -> ModelInfo:
     )
 
 
+def _family(info: ModelStatus) -> str:
+    """The family of a model that is here, "" for another: its panel shows the starter's presets."""
+    try:
+        return "" if info.folder is None else family_of_folder(info.folder)
+    except ModelError:
+        return ""
+
+
 def job_of(request: SubmitJob | JobSummary | RunJob) -> Job:
-    """The validated job of a request. Raises PromptError and ConfigError."""
-    base = preset_config(request.preset, has_mesh=bool(request.mesh))
-    config = apply_settings(base, [f"{name}={value}" for name, value in request.settings.items()])
+    """The validated job of a request. Raises PromptError, ConfigError, and ModelError for a model that is not there."""
+    recipe = choose_recipe(request.preset, request.model, bool(request.mesh))
+    config = apply_settings(recipe.config, [f"{name}={value}" for name, value in request.settings.items()])
     config = replace(config, run=replace(config.run, seed=request.seed))
-    config = replace(config, guidance=replace(config.guidance, negative_prompt=request.negative))
-    return make_job(request.prompt, request.model, request.preset, config, input_mesh=request.mesh)
+    if request.negative:  # else the recipe's own
+        config = replace(config, guidance=replace(config.guidance, negative_prompt=request.negative))
+    return make_job(request.prompt, request.model, request.preset, config, request.mesh, recipe.family)
 
 
 def check_submission(request: SubmitJob, folders: bool = True) -> Job:
@@ -82,21 +94,21 @@ def check_submission(request: SubmitJob, folders: bool = True) -> Job:
     the server's disk. Raises the errors of `job_of`, ModelError, PromptError for unknown words, and ConfigError for a
     texture without xatlas.
     """
-    job = job_of(request)
-    is_named = registered_model(job.model) is not None and not ("/" in job.model and Path(job.model).exists())
-    if not folders and not is_named and imported_folder(job.model) is None:
+    model = request.model
+    is_named = registered_model(model) is not None and not ("/" in model and Path(model).exists())
+    if not folders and not is_named and imported_folder(model) is None:
         names = ", ".join(BY_NAME)
         raise ModelError(
-            f"the model {job.model!r} is no model's name; allowed are {names}, owner/name of a model of the hub "
+            f"the model {model!r} is no model's name; allowed are {names}, owner/name of a model of the hub "
             "that the server has, or the name of one that was imported there; only its admins may name a folder"
         )
-    folder = resolve_model(job.model)
+    folder = resolve_model(model)
     if not (folder / INDEX).is_file() and not is_clip_folder(folder):
         raise ModelError(
-            f"the model {job.model!r} is a folder without {INDEX}; allowed are a diffusers pipeline folder and "
+            f"the model {model!r} is a folder without {INDEX}; allowed are a diffusers pipeline folder and "
             f"{', '.join(BY_NAME)}; choose one of them"
         )
-    check_model(job.config.run.method, job.model, folder)
+    job = job_of(request)
     for lora, _ in parse_loras(job.config.model.loras):
         find_lora(lora, names_only=not folders)
     vocabulary = read_vocabulary(folder)

@@ -8,8 +8,8 @@ import json
 from dataclasses import dataclass, replace
 
 from ..config.parsing import validate
-from ..config.presets import preset_config
-from ..config.recipes.starter import REFINE
+from ..config.presets import get_preset, preset_config
+from ..config.recipes.recipe import Family
 from ..config.schema import METHOD_SCENE, Config
 from ..config.setting import SceneKind
 from ..config.usage import check_settings_used, identity_settings
@@ -24,7 +24,8 @@ from .methods import check_model, check_used
 class Job:
     """One prompt with everything that decides its result.
 
-    model: a name or a folder, as given. model_digest: of the model's files (`identify_model`), "" before they are
+    model: a name or a folder, as given. family: the model's, whose recipe the preset means; None where the settings
+    are all that is known. model_digest: of the model's files (`identify_model`), "" before they are
     looked at. initial_field, input_mesh: SHA-256 of the field or the mesh that the run starts from, "" without one.
     loras: SHA-256 and weight of each file of `model.loras` (`identify_model`), () before they are looked at.
     """
@@ -36,7 +37,13 @@ class Job:
     model_digest: str = ""
     initial_field: str = ""
     input_mesh: str = ""
+    family: Family | None = None
     loras: tuple[str, ...] = ()
+
+    @property
+    def recipe(self) -> str:
+        """The preset with the family of its recipe, such as "latent/draft"."""
+        return get_preset(self.preset, self.family).path if self.family else self.preset
 
     @property
     def scene(self) -> SceneKind:
@@ -66,14 +73,15 @@ class Job:
         return hashlib.sha256(json.dumps(decided, sort_keys=True).encode()).hexdigest()
 
 
-def make_job(prompt: str, model: str, preset: str, config: Config, input_mesh: str = "") -> Job:
+def make_job(
+    prompt: str, model: str, preset: str, config: Config, input_mesh: str = "", family: Family | None = None
+) -> Job:
     """A valid job. Raises PromptError, and ConfigError also for settings that this kind of run does not read."""
     if input_mesh:
-        preset_config(preset, has_mesh=True)
-        check_settings_used(config, "mesh", own=REFINE)
+        check_settings_used(config, "mesh", own=preset_config(preset, True, family or "starter"))
     else:
-        check_used(config, preset)
-    return Job(clean_prompt(prompt), model, preset, validate(config), input_mesh=input_mesh)
+        check_used(config, preset, family)
+    return Job(clean_prompt(prompt), model, preset, validate(config), input_mesh=input_mesh, family=family)
 
 
 def identify_model(job: Job) -> Job:

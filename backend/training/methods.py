@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..config.parsing import GUIDANCE_SCALE, OMEGA
-from ..config.presets import PRESETS, get_preset
+from ..config.presets import QUALITIES, get_preset, method_of
+from ..config.recipes.recipe import Family
 from ..config.schema import Config
 from ..config.setting import setting_fields
 from ..config.usage import check_settings_used, run_kind
@@ -50,13 +51,18 @@ def preset_of(method: str | None, preset: str | None) -> str:
     """The preset to run: the one asked for, else the method's own. Raises ConfigError when the two do not fit."""
     if preset is None:
         return get_method(method or "dreamfusion").preset
-    own = get_preset(preset).config.run.method
+    own = method_of(preset)
     if method is not None and get_method(method).name != own:
-        fitting = ", ".join(p.name for p in PRESETS.values() if p.config.run.method == method)
+        fitting = ", ".join(presets_of(method))
         raise ConfigError(
             f"the preset {preset!r} is one of {own}; allowed with {method} are {fitting}; choose one with --preset"
         )
     return preset
+
+
+def presets_of(method: str) -> tuple[str, ...]:
+    """The names of the presets of a method, in the order of the help."""
+    return tuple(name for name in QUALITIES if method_of(name) == method)
 
 
 def uses(method: str, name: str) -> bool:
@@ -65,19 +71,19 @@ def uses(method: str, name: str) -> bool:
     return found is not None and found.applies_to(*run_kind(get_preset(get_method(method).preset).config))
 
 
-def check_used(config: Config, preset: str = "") -> None:
+def check_used(config: Config, preset: str = "", family: Family | None = None) -> None:
     """Raise ConfigError for a preset of another method, and for settings that mean nothing to the method.
 
-    The latter are those that differ from the method's own preset.
+    The latter are those that differ from the preset of the model's `family`, or from the method's own preset.
     """
     method = get_method(config.run.method)
-    if preset in PRESETS and PRESETS[preset].config.run.method != method.name:
-        fitting = ", ".join(p.name for p in PRESETS.values() if p.config.run.method == method.name)
+    if preset.rpartition("/")[2] in QUALITIES and method_of(preset) != method.name:
         raise ConfigError(
-            f"run.method is {method.name!r} and the preset {preset!r} is one of {PRESETS[preset].config.run.method}; "
-            f"allowed with {method.name} are the presets {fitting}; choose one of them"
+            f"run.method is {method.name!r} and the preset {preset!r} is one of {method_of(preset)}; "
+            f"allowed with {method.name} are the presets {', '.join(presets_of(method.name))}; choose one of them"
         )
-    check_settings_used(config, own=get_preset(method.preset).config)
+    own = get_preset(preset, family) if family else get_preset(method.preset)
+    check_settings_used(config, own=own.config)
 
 
 def check_model(method: str, model: str, folder: Path) -> None:

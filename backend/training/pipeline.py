@@ -11,6 +11,7 @@ import torch
 
 from dreamwright.shared import __version__
 
+from ..config.presets import get_preset
 from ..config.schema import METHOD_GUIDANCE
 from ..errors import CheckpointError, ConfigError, OutOfMemoryError, StoppedError, is_out_of_memory, one_line
 from ..geometry.build import Mesh, MeshReport
@@ -80,7 +81,8 @@ class TextTo3DPipeline:
         with self._within_memory(*LOADING):
             self.trainer = Trainer(make_scene, job.config.run, resume, should_stop, group=group)
         check_stop()
-        self.notices = (*self.scene.notices, *loaded.notices)
+        recipe = (get_preset(job.preset, job.family).notice,) if job.family else ()
+        self.notices = (*recipe, *self.scene.notices, *loaded.notices)
         self.warnings = (*loaded.prompts.warnings, *self.scene.warnings)
 
     def _load_guidance(
@@ -160,6 +162,7 @@ class TextTo3DPipeline:
             "model": self.job.model,
             **({"loras": list(self.job.loras)} if self.job.loras else {}),
             "preset": self.job.preset,
+            "recipe": self.job.recipe,
             "seed": self.scene.seed,
             **self.scene.provenance(),
             **({"refined_sha256": self.job.input_mesh} if self.job.input_mesh else {}),

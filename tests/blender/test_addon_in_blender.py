@@ -272,6 +272,24 @@ def test_server_settings_follow_the_preset_until_changed(blender: AddonDriver, s
     assert (steps.hard_min, steps.hard_max, steps.description) == (1, 10_000, "More is finer")
 
 
+def test_presets_and_defaults_are_those_of_the_models_family(blender: AddonDriver, serve: Any) -> None:
+    """A preset means another recipe for a model of another family; values that were typed stay."""
+    blender.connect(serve().address)
+    values, panel = bpy.context.window_manager.dreamwright_settings, blender.panel
+    settings, capabilities = blender.module("server_settings"), blender.session.capabilities
+    values.guidance__view_dependent = False
+    panel.model = "giant"
+    assert (panel.preset, values.run__steps, values.guidance__omega) == ("standard", 9000, 100)
+    assert json.loads(panel.settings_text) == {"guidance.view_dependent": False}
+    assert settings.offered_presets(capabilities, "giant") == [("standard", "Published")]
+    assert settings.recipe_of(capabilities, settings.choice_of(panel)).notice == "recipe: a paper"
+    steps = settings.find_setting(capabilities, "run.steps")
+    assert settings.default_of(capabilities, steps, settings.Choice("giant", "refine")) == 5000
+    panel.model = "starter"
+    assert (values.run__steps, values.guidance__omega, values.guidance__view_dependent) == (400, 30, False)
+    assert [name for name, _ in settings.offered_presets(capabilities, "starter")] == ["standard", "quick"]
+
+
 def test_cached_capabilities_are_drawn_offline(blender: AddonDriver, serve: Any) -> None:
     server = serve()
     blender.connect(server.address)

@@ -77,8 +77,8 @@ def test_menu_numbers_are_exact_as_float32(blender: AddonDriver, serve: Any) -> 
     blender.connect(serve().address)
     properties, panel = blender.module("properties"), blender.panel
     for items, choose, chosen in (
-        (properties._model_items(panel, None), properties._set_model, "model"),
         (properties._preset_items(panel, None), properties._set_preset, "preset"),
+        (properties._model_items(panel, None), properties._set_model, "model"),
     ):
         assert len(items) > 1
         for name, *_, number in items:

@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 from dreamwright.shared import limits
-from dreamwright.shared.capabilities import ModelInfo, PresetInfo, SettingInfo, SettingRange
+from dreamwright.shared.capabilities import ModelInfo, PresetInfo, RecipeInfo, SettingInfo, SettingRange
 from dreamwright.shared.messages import Capabilities
 
 OFFER = Capabilities(
     models=(
         ModelInfo(
+            "starter",
             "starter",
             "The built-in one",
             True,
@@ -19,9 +20,17 @@ OFFER = Capabilities(
             {"red": "color", "blue": "color", "mushroom": "prop", "chair": "prop"},
             {"crimson": "red", "toadstool": "mushroom"},
         ),
-        ModelInfo("giant", "Knows all words", False, "Run: dreamwright models get giant", (), (), {}, {}),
+        ModelInfo("giant", "latent", "Knows all words", False, "Run: dreamwright models get giant", (), (), {}, {}),
     ),
     presets=(PresetInfo("standard", "For use", 400), PresetInfo("quick", "For a look", 40)),
+    recipes=(
+        RecipeInfo("starter", "standard", "For use", "recipe: found", 400, {"run.steps": 400, "guidance.omega": 30.0}),
+        RecipeInfo("starter", "quick", "For a look", "recipe: found", 40, {"run.steps": 40, "guidance.omega": 20.0}),
+        RecipeInfo(
+            "latent", "standard", "Published", "recipe: a paper", 9000, {"run.steps": 9000, "guidance.omega": 100.0}
+        ),
+        RecipeInfo("latent", "refine", "Moves", "recipe: a paper", 5000, {"run.steps": 5000}),
+    ),
     settings=(
         SettingInfo(
             "run.steps",

@@ -42,6 +42,7 @@ def run(options: argparse.Namespace) -> int:
     from ...evaluation.samples import check_elevation, starter_prop
     from ...geometry.build import Mesh
     from ...training.job import make_job
+    from ...training.recipe_choice import choose_recipe
     from ..sample import choose_device
     from ..signals import INTERRUPTED
     from .arguments import MAX_SEEDS, build_config, check_count, load_retrievers, parse_prompts
@@ -62,13 +63,14 @@ def run(options: argparse.Namespace) -> int:
     }
     retrieval = RenderRetrieval(prompts, captions, load_retrievers(options.models, captions, device), elevation)
     record_run_settings(options.out, plan)
+    family = choose_recipe(options.preset, options.model).family
 
     planned = {}
     for seed in range(options.seeds):
         for prompt in prompts:
             for stage in STAGES:  # prompt by prompt, so that an unfinished evaluation compares the stages as well
                 own = replace(configs[stage.name], run=replace(configs[stage.name].run, seed=seed))
-                job = make_job(prompt, options.model, options.preset, own)
+                job = make_job(prompt, options.model, options.preset, own, family=family)
                 folder = options.out / stage.folder / f"{slug(prompt)}.{seed}"
                 planned[PlannedRun(f"{stage.name}: {prompt}", job, folder)] = (stage.name, prompt, seed)
     results, tiles, jobs = ResultsTable(retrieval.columns), {}, []

@@ -72,8 +72,8 @@ def add_common_arguments(parser: argparse.ArgumentParser, out: str) -> None:
 def build_config(options: argparse.Namespace, reserved: Sequence[str] = ()) -> Config:
     """The preset with --set and --steps. Raises ConfigError, also for settings that the suite itself sets."""
     from ...config.parsing import apply_settings
-    from ...config.presets import get_preset
     from ...errors import ConfigError
+    from ...training.recipe_choice import choose_recipe
 
     for setting in options.set:
         name = setting.partition("=")[0].strip()
@@ -83,7 +83,7 @@ def build_config(options: argparse.Namespace, reserved: Sequence[str] = ()) -> C
                 "leave it out"
             )
     steps = [] if options.steps is None else [f"run.steps={options.steps}"]
-    config = apply_settings(get_preset(options.preset).config, [*options.set, *steps])
+    config = apply_settings(choose_recipe(options.preset, options.model).config, [*options.set, *steps])
     if config.run.method != "dreamfusion":
         raise ConfigError(
             f"the preset {options.preset!r} is one of {config.run.method}; allowed are those of dreamfusion; "

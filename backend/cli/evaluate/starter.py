@@ -136,14 +136,15 @@ def _measure_files(folder: Path, prompts: Sequence[str], classifier: StarterClas
 def _lift(options: argparse.Namespace, prompts: Sequence[str], classifier: StarterClassifier, add: Add) -> bool:
     """Run the missing jobs of all prompts and seeds, and measure every mesh; False when a signal stopped it."""
     from ...config.parsing import apply_settings
-    from ...config.presets import get_preset
     from ...errors import ConfigError
     from ...evaluation.captions import slug
     from ...training.job import make_job
+    from ...training.recipe_choice import choose_recipe
     from ..sample import choose_device
     from .batch_runs import PlannedRun, run_all
 
-    base = get_preset(options.preset).config
+    recipe = choose_recipe(options.preset, options.model)
+    base = recipe.config
     seeds = range(options.seed, options.seed + options.seeds)
     configs = {seed: apply_settings(base, [*NOT_NEEDED, f"run.seed={seed}", *options.set]) for seed in seeds}
     if base.run.method != "dreamfusion":
@@ -154,7 +155,7 @@ def _lift(options: argparse.Namespace, prompts: Sequence[str], classifier: Start
     planned = {}
     for seed, config in configs.items():
         for prompt in prompts:
-            job = make_job(prompt, options.model, options.preset, config)
+            job = make_job(prompt, options.model, options.preset, config, family=recipe.family)
             planned[PlannedRun(f"{prompt}, seed {seed}", job, options.out / f"{slug(prompt)}.{seed}")] = (prompt, seed)
 
     def use(done: PlannedRun, result: RunResult, mesh: Mesh | None) -> None:

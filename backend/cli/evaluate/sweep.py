@@ -56,6 +56,7 @@ def run(options: argparse.Namespace) -> int:
     from ...geometry.build import Mesh
     from ...text.prompts import clean_prompt
     from ...training.job import make_job
+    from ...training.recipe_choice import choose_recipe
     from ..sample import choose_device
     from ..signals import INTERRUPTED
     from .arguments import MAX_SEEDS, build_config, check_count, load_retrievers, parse_weights
@@ -78,6 +79,7 @@ def run(options: argparse.Namespace) -> int:
     }
     retrieval = RenderRetrieval(prompts, captions, load_retrievers(options.models, captions, device), elevation)
     record_run_settings(options.out, plan)
+    family = choose_recipe(options.preset, options.model).family
 
     planned = {}
     for seed in range(options.seeds):
@@ -86,7 +88,7 @@ def run(options: argparse.Namespace) -> int:
                 own = replace(
                     config, run=replace(config.run, seed=seed), guidance=replace(config.guidance, omega=omega)
                 )
-                job = make_job(prompt, options.model, options.preset, own)
+                job = make_job(prompt, options.model, options.preset, own, family=family)
                 folder = options.out / f"omega-{number_text(omega)}" / f"{slug(prompt)}.{seed}"
                 planned[PlannedRun(f"omega {number_text(omega)}: {prompt}", job, folder)] = (omega, prompt, seed)
     chroma, distance = Column("mean chroma of the albedo", digits=1), Column("distance of seeds", digits=3)

@@ -19,6 +19,7 @@ from ..schema import (
     SphereConfig,
     SurfaceConfig,
 )
+from .recipe import Recipe
 from .starter import DRAFT
 
 # Dream Fields as the paper re-implements it: CLIP's loss, its augmentations and its transmittance regularizer on the
@@ -156,5 +157,36 @@ CLIP_MESH_PAPER = Config(
         textureless_share=0.5,  # CM: shape_imgs_frac
         laplacian_end=0.062,  # CM: laplacian_min 0.6, as above
         laplacian_share=0.31,  # CM's decay is a Gaussian of the step; linear here, with the same half
+    ),
+)
+
+RECIPES = (
+    Recipe(
+        "clip",
+        "dream-fields",
+        "CLIP guides instead of diffusion: Dream Fields' loss on draft's field, minutes on a CPU",
+        DREAM_FIELDS,
+        "Dream Fields (Jain et al. 2022), for the packaged CLIP",
+    ),
+    Recipe(
+        "clip",
+        "dream-fields-paper",
+        "Dream Fields' published numbers on the paper's field: 10,000 steps of 252 pixels",
+        DREAM_FIELDS_PAPER,
+        "Dream Fields (Jain et al. 2022)",
+    ),
+    Recipe(
+        "clip",
+        "clip-mesh",
+        "CLIP guides a sphere's vertices and colors: minutes on a CPU",
+        CLIP_MESH,
+        "CLIP-Mesh (Khalid et al. 2022), for the packaged CLIP",
+    ),
+    Recipe(
+        "clip",
+        "clip-mesh-paper",
+        "CLIP-Mesh's published numbers, as far as they fit a mesh with vertex colors: 5,000 steps of 25 views",
+        CLIP_MESH_PAPER,
+        "CLIP-Mesh (Khalid et al. 2022)",
     ),
 )

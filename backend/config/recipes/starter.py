@@ -19,6 +19,7 @@ from ..schema import (
     ShadingConfig,
     SurfaceConfig,
 )
+from .recipe import Recipe
 
 DRAFT = Config(
     run=RunConfig(steps=250, views_per_step=4, checkpoint_interval=40, preview_interval=10),
@@ -99,10 +100,10 @@ DRAFT = Config(
         beta2=0.99,
         epsilon=1e-8,
     ),
-    mesh=MeshConfig(
-        resolution=96, triangles=12000, closing=0.035, smoothing=10
-    ),  # without lumps, textureless views match prompts better
-    surface=SurfaceConfig(steps=50),  # flattens lumps, in a tenth of the field's time
+    # More smoothing, or closed pits, cost arms, handles and F-score (docs/results/ablations.md).
+    mesh=MeshConfig(resolution=96, triangles=12000, smoothing=4),
+    # Flattens lumps and settles colors, in a fifth of the field's time.
+    surface=SurfaceConfig(steps=60, normals=30.0, color_rate=0.08, t_min=0.55, t_max_end=0.85),
 )
 
 STANDARD = replace(
@@ -110,8 +111,10 @@ STANDARD = replace(
     run=replace(DRAFT.run, steps=500),
     guidance=replace(DRAFT.guidance, noises=4),
     mesh=replace(DRAFT.mesh, resolution=128, triangles=20000),
-    surface=SurfaceConfig(steps=100),
+    surface=replace(DRAFT.surface, steps=120),
 )
+
+REFINE_PRESET = "refine"  # the only one for a mesh, in every family
 
 # Mesh refinement: draft's cameras, lights, backgrounds and guidance. Fewer steps suffice, since little changes.
 REFINE = replace(
@@ -119,4 +122,18 @@ REFINE = replace(
     run=replace(DRAFT.run, steps=120, checkpoint_interval=20),
     shading=replace(DRAFT.shading, albedo_only_share=0.0),
     surface=SurfaceConfig(),
+)
+
+FOUND = "found by experiment with it"
+RECIPES = (
+    Recipe("starter", "draft", "a prop in minutes on a CPU: voxels, four views a step", DRAFT, FOUND),
+    Recipe("starter", "standard", "twice the steps and noises of the same settings, and a finer mesh", STANDARD, FOUND),
+    Recipe(
+        "starter",
+        "paper",
+        "DreamFusion as published: mip-NeRF field, Shampoo, 15,000 steps of 4 views",
+        Config(),  # the defaults of the schema are the paper's numbers
+        "DreamFusion (Poole et al. 2022), for a larger model",
+    ),
+    Recipe("starter", REFINE_PRESET, "moves and colors a mesh", REFINE, FOUND),
 )

@@ -14,8 +14,11 @@ from dreamwright.shared.messages import JobSummary
 
 from ...config.parsing import apply_settings
 from ...config.presets import preset_config
+from ...config.recipes.recipe import Family
 from ...config.usage import duration_settings
-from ...errors import ConfigError
+from ...errors import ConfigError, ModelError
+from ...models.local import resolve_model
+from ...training.recipe_choice import family_of_folder
 
 SAMPLES = 12  # kept by key and device: enough for a spread, few enough to follow a new driver
 MIN_STEPS = 5  # of a run that counts: the first step compiles and warms up
@@ -50,13 +53,21 @@ class DurationSample:
 def duration_key(job: JobSummary) -> str:
     """Text that is equal for jobs whose steps take equally long: model, kind of run, and `duration_settings`."""
     settings = tuple(sorted(f"{name}={value}" for name, value in job.settings.items()))
-    return _duration_key(job.model, job.preset, bool(job.mesh), settings)
+    return _duration_key(job.model, job.preset, bool(job.mesh), settings, _recipe_family(job))
+
+
+def _recipe_family(job: JobSummary) -> Family | None:
+    """The family of the job's model; None for one that is gone."""
+    try:
+        return family_of_folder(resolve_model(job.model))
+    except ModelError:
+        return None
 
 
 @functools.lru_cache(maxsize=4096)
-def _duration_key(model: str, preset: str, refines_mesh: bool, settings: tuple[str, ...]) -> str:
+def _duration_key(model: str, preset: str, refines_mesh: bool, settings: tuple[str, ...], family: Family | None) -> str:
     try:
-        config = apply_settings(preset_config(preset, refines_mesh), settings)
+        config = apply_settings(preset_config(preset, refines_mesh, family or "starter"), settings)
         decisive = duration_settings(config, "mesh" if refines_mesh else None)
     except ConfigError:  # a job of a version with other settings, which fails when it starts
         return json.dumps([model, preset, refines_mesh, settings])

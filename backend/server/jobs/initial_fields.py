@@ -6,7 +6,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,8 +15,9 @@ from dreamwright.shared.job_states import ENDED
 from dreamwright.shared.messages import JobSummary
 
 from ...config.parsing import apply_settings
-from ...config.presets import PRESETS
-from ...config.schema import Config
+from ...config.presets import RECIPES, REFINE_PRESET
+from ...config.recipes.recipe import Recipe
+from ...config.schema import Config, FieldConfig
 from ...errors import ConfigError
 from ...scenes.initial_field import FIELD_FILE
 from ..requests import job_of
@@ -48,19 +49,25 @@ def check_has_field(parent: JobRecord) -> None:
 
 def check_field_matches(parent: JobSummary, config: Config) -> None:
     """Raises ConfigError, with the allowed presets, when the field of `config` differs from that of its parent job."""
-    kept, own = job_of(parent).config.field, config.field
+    parent_job = job_of(parent)
+    kept, own = parent_job.config.field, config.field
     names = [field.name for field in dataclasses.fields(kept) if getattr(kept, field.name) != getattr(own, field.name)]
     if not names:
         return
     settings = {name: value for name, value in parent.settings.items() if name.startswith("field.")}
     assignments = [f"{name}={value}" for name, value in settings.items()]
-    fitting = [p.name for p in PRESETS.values() if apply_settings(p.config, assignments).field == kept]
+    known = (*RECIPES[parent_job.family or "starter"].values(), *RECIPES["clip"].values())
+    fitting = [p.name for p in known if p.name != REFINE_PRESET and _field(p, assignments) == kept]
     differences = ", ".join(f"field.{name} is {getattr(own, name)}, there {getattr(kept, name)}" for name in names[:3])
     field_settings = f"with {format_settings(settings)} and no other" if settings else "without any"
     raise ConfigError(
         f"the field of job {parent.job} does not match what was sent ({differences}); allowed are the presets "
         f"{', '.join(fitting)}, {field_settings} field setting"
     )
+
+
+def _field(recipe: Recipe, assignments: Sequence[str]) -> FieldConfig:
+    return apply_settings(recipe.config, assignments).field
 
 
 @contextmanager

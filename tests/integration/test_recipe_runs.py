@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Every quality of every family, reduced in size and steps alone, goes from a prompt to a mesh on a tiny model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dreamwright.backend.config.parsing import apply_settings
+from dreamwright.backend.config.presets import RECIPES
+from dreamwright.backend.config.recipes.recipe import Family
+from dreamwright.backend.geometry.input_mesh import make_input_mesh
+from dreamwright.backend.training.events import Finished
+from dreamwright.backend.training.job import make_job
+from dreamwright.backend.training.pipeline import TextTo3DPipeline
+from tests.testing.primitive_meshes import icosphere
+from tests.testing.recipe_folders import write_all
+
+PROMPT = "a red mushroom"
+SIZES = (
+    "run.steps=4", "run.preview_interval=100", "run.checkpoint_interval=100", "render.resolution=16",
+    "model.image_size=0",
+)  # fmt: skip
+FIELD_SIZES = (
+    "render.coarse_resolution=8", "render.samples=24", "render.occupancy_resolution=8", "field.hash_levels=6",
+    "field.hash_log2_size=10", "field.hash_start_level=2", "field.hidden_width=16", "field.hidden_blocks=1",
+    "field.voxel_resolutions=6,12", "mesh.resolution=24", "mesh.triangles=400", "optimizer.block_size=16",
+)  # fmt: skip
+MADE = [
+    (family, name)
+    for family, recipes in RECIPES.items()
+    if family != "clip"  # tests/integration/test_methods.py
+    for name in recipes
+    if name != "refine"
+]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[Family, Path]:
+    return write_all(tmp_path_factory.mktemp("models"))
+
+
+def finished(pipeline: TextTo3DPipeline) -> bool:
+    return [event.complete for event in pipeline.events() if isinstance(event, Finished)] == [True]
+
+
+@pytest.mark.parametrize(("family", "name"), MADE)
+def test_recipe_makes_a_mesh(folders: dict[Family, Path], family: Family, name: str) -> None:
+    recipe = RECIPES[family][name]
+    surface = ("surface.steps=2",) if recipe.config.surface.steps else ()
+    config = apply_settings(recipe.config, [*SIZES, *FIELD_SIZES, *surface])
+    job = make_job(PROMPT, str(folders[family]), name, config, family=family)
+    pipeline = TextTo3DPipeline(job, "cpu")
+    assert pipeline.notices[0] == recipe.notice
+    assert finished(pipeline)
+    mesh, report = pipeline.mesh()
+    assert report.triangles > 20 and np.isfinite(mesh.vertices).all()
+    assert pipeline.provenance()["recipe"] == f"{family}/{name}"
+
+
+@pytest.mark.parametrize("family", [family for family in RECIPES if family != "clip"])
+def test_recipe_refines_a_mesh(folders: dict[Family, Path], family: Family) -> None:
+    vertices, faces = icosphere(2, 0.5)
+    given = make_input_mesh(vertices, faces, np.full(vertices.shape, 0.5))
+    config = apply_settings(RECIPES[family]["refine"].config, [*SIZES, "refine.supersampling=1"])
+    job = make_job(PROMPT, str(folders[family]), "refine", config, given.digest(), family)
+    pipeline = TextTo3DPipeline(job, "cpu", input_mesh=given)
+    assert pipeline.notices[0] == RECIPES[family]["refine"].notice and finished(pipeline)
+    assert np.isfinite(pipeline.mesh()[0].vertices).all()
