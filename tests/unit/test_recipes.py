@@ -18,6 +18,7 @@ from dreamwright.backend.config.schema import Config
 from dreamwright.backend.config.setting import setting_fields
 from dreamwright.backend.config.usage import check_settings_used, setting_value
 from dreamwright.backend.errors import ConfigError
+from tools.docs.recipe_page import PAGE, recipes_page
 
 PUBLISHED = [
     recipe
@@ -181,6 +182,10 @@ def test_every_number_that_is_not_the_papers_has_a_source(recipe: Recipe) -> Non
     untyped = differing - set(TABLE[recipe.path]) - {"guidance.negative_prompt"}
     assert not untyped, f"not in the table of this test: {untyped}"
     assert recipe.left_out and recipe.basis in recipe.notice
+
+
+def test_recipes_page_is_up_to_date() -> None:
+    assert PAGE.read_text(encoding="utf-8") == recipes_page(), "run python -m tools.docs.recipe_page"
 
 
 def test_the_table_has_every_published_recipe() -> None:
