@@ -122,6 +122,9 @@ def test_memory_settings_are_reduced_once_each() -> None:
     assert reduce_memory_settings(changed, has_vae=True) == {}, "so there is no third attempt"
     assert make_job("x", "m", "draft", changed).fingerprint() == make_job("x", "m", "draft", config).fingerprint()
     assert reduce_memory_settings(quick_config("run.views_per_step=1"), has_vae=False) == {}
+    learning = quick_config("run.views_per_step=1", "guidance.rule=vsd")
+    assert reduce_memory_settings(learning, has_vae=False) == {"guidance.lora_recompute": "true"}
+    assert reduce_memory_settings(apply_settings(learning, ["guidance.lora_recompute=true"]), has_vae=False) == {}
 
 
 @pytest.mark.parametrize(

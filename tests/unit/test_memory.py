@@ -34,6 +34,7 @@ from dreamwright.backend.models.pipeline_folder import open_pipeline
 from dreamwright.backend.scenes.field_scene import FieldScene
 from dreamwright.backend.scenes.views import SHADED
 from dreamwright.backend.text.prompts import PromptEmbeddings
+from dreamwright.backend.training.guidance_loading import score_estimate
 from tests.testing.tiny_families import save, stable_diffusion, write_family
 from tests.testing.tiny_model import ONE_VIEW
 from tests.testing.tiny_pipeline import write_pipeline
@@ -74,7 +75,8 @@ def measured(folder: Path, config: Config, prompt: str) -> int:
     weights = sum(p.numel() * p.element_size() for part in parts for p in part.parameters())
 
     def run() -> None:
-        scene = FieldScene(config, ScoreDistillation(denoiser, config.guidance), bank, 0)
+        estimate = score_estimate(denoiser, config.guidance)
+        scene = FieldScene(config, ScoreDistillation(denoiser, config.guidance, estimate), bank, 0)
         scene.train_step()
         scene.train_step()
         scene.orbit([20, 110], SHADED, 96)
@@ -99,6 +101,9 @@ CASES = {
     "latents": ("latent", draft(*SMALL, "run.views_per_step=2")),
     "latents, three noises": ("latent", draft(*SMALL, "guidance.noises=3")),
     "latents, recomputed": ("latent", draft(*SMALL, "run.views_per_step=2", "model.vae_recompute=true")),
+    "latents, VSD": ("latent", draft(*SMALL, "guidance.rule=vsd", "guidance.lora_rank=16")),
+    "latents, VSD, recomputed": ("latent", draft(*SMALL, "guidance.rule=vsd", "guidance.lora_recompute=true")),
+    "pixels, VSD": ("starter", draft("guidance.rule=vsd")),
     "tiny transformer": ("flow", draft(*SMALL)),
 }
 

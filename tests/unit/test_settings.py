@@ -235,6 +235,7 @@ def test_settings_that_may_change_on_resume() -> None:
         *(f"run.{key}" for key in ("checkpoint_interval", "preview_interval", "max_restarts", "threads")),
         *("run.views_at_once", "run.ignore_memory"),
         *(f"model.{key}" for key in ("dtype", "offload", "attention_slicing", "vae_tiling", "vae_recompute")),
+        "guidance.lora_recompute",
         *(name for name in FIELDS if name.startswith(("mesh.", "text."))),
     }
     assert {text.partition("=")[0] for text in resumable_memory_settings()} <= free

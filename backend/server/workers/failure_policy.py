@@ -126,6 +126,8 @@ def reduce_memory_settings(config: Config, has_vae: bool) -> dict[str, str]:
         changes["run.views_at_once"] = "1"
     if has_vae and not config.model.vae_recompute:
         changes["model.vae_recompute"] = "true"
+    if config.guidance.rule == "vsd" and not config.guidance.lora_recompute:
+        changes["guidance.lora_recompute"] = "true"
     return changes
 
 
