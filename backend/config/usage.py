@@ -69,7 +69,7 @@ def check_settings_used(config: Config, scene: SceneKind | None = None, own: Con
     own = type(config)() if own is None else own
     for name, found in setting_fields(type(config)).items():
         if not found.applies_to(*kind) and setting_value(config, name) != setting_value(own, name):
-            what = "the refinement of a mesh" if kind[0] == "mesh" else config.run.method
+            what: str = "the refinement of a mesh" if kind[0] == "mesh" else config.run.method
             if found.applies_to(kind[0], kind[1], found.rules[0]):
                 what = f"guidance.rule={kind[2]}, but to {' and '.join(found.rules)}"
             raise ConfigError(

@@ -129,10 +129,17 @@ class Draws:
 
     def rows(self, chosen: Tensor) -> Draws:
         """Only these rows; they cannot draw noise any more."""
-        parts = {name: getattr(self, name) for name in ("positive", "negative", "opposite", "empty")}
-        conditionings = {name: None if part is None else part[chosen] for name, part in parts.items()}
-        tensors = {name: getattr(self, name)[chosen] for name in ("clean", "t", "alpha", "sigma")}
-        return replace(self, **tensors, **conditionings)
+        return replace(
+            self,
+            clean=self.clean[chosen],
+            t=self.t[chosen],
+            alpha=self.alpha[chosen],
+            sigma=self.sigma[chosen],
+            positive=self.positive[chosen],
+            negative=self.negative[chosen],
+            opposite=None if self.opposite is None else self.opposite[chosen],
+            empty=None if self.empty is None else self.empty[chosen],
+        )
 
     def at(self, denoiser: Denoiser, t: Tensor | float) -> Draws:
         """The same rows at other times, one for all or one each."""
@@ -164,9 +171,13 @@ class Learner(Protocol):
 
 
 class ScoreEstimate(Protocol):
-    """An estimate of the score of the noised renders, as a prediction of the denoiser's own kind."""
+    """An estimate of the score of the noised renders, as a prediction of the denoiser's own kind.
 
-    learner: Learner | None
+    learner: what is trained for it on renders, None for nothing.
+    """
+
+    @property
+    def learner(self) -> Learner | None: ...
 
     def predict(self, z_t: Tensor, draws: Draws) -> Tensor:
         """The prediction at z_t (count n, c, h, w), without gradient."""

@@ -11,7 +11,7 @@ frozen network's is; and the camera is never left out, which only a guided estim
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -58,17 +58,18 @@ class LoraEstimate:
                 "allowed here are sds, csd and sdi; choose one of them"
             ) from error
         self._layers: list[tuple[LoraLayer, list[str]]] = []  # with the other adapters that are active in it
-        self.weights: dict[str, Tensor] = {}
+        weights: dict[str, Tensor] = {}
         for name, layer in _lora_layers(network):
             if ADAPTER in layer.lora_A:
                 self._layers.append((layer, before.get(name, [])))
                 for part in ("lora_A", "lora_B"):
                     linear = getattr(layer, part)[ADAPTER].float()  # half-precision steps of 1e-4 would be lost
-                    self.weights[f"{name}.{part}"] = linear.weight
+                    weights[f"{name}.{part}"] = linear.weight
         self._camera = _camera_embedding(denoiser)
         if self._camera is not None:
             self._camera.to(denoiser.device)
-            self.weights |= {f"camera.{name}": weight for name, weight in self._camera.named_parameters()}
+            weights |= {f"camera.{name}": weight for name, weight in self._camera.named_parameters()}
+        self.weights: Mapping[str, Tensor] = weights
         self._poses: Tensor | None = None
         if config.lora_recompute:
             if not getattr(network, "_supports_gradient_checkpointing", False):

@@ -208,10 +208,10 @@ def _graph_numbers(folder: PipelineFolder, config: Config) -> int:
         block = ((size // int(network.get("patch_size", 2))) ** 2 + TEXT_TOKENS) * width
         layers = int(network.get("num_layers", 18))
         return int(1.3 * layers + 12) * block if recompute else 12 * layers * block
-    work, layers = _levels(network, size)
-    every = sum((2 * count + 1) * numbers for count, numbers in zip(layers, work, strict=False))
+    work, depths = _levels(network, size)
+    every = sum((2 * count + 1) * numbers for count, numbers in zip(depths, work, strict=False))
     graph, kept = (13, 8) if folder.family.works_on_pixels else (36, 7)
-    return kept * every + graph * (max(layers) + 1) * max(work) if recompute else graph * every
+    return kept * every + graph * (max(depths) + 1) * max(work) if recompute else graph * every
 
 
 def _levels(network: Mapping[str, Any], size: int) -> tuple[list[int], list[int]]:
