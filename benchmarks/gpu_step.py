@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A step on a GPU, split into its parts, against the targets; models of full size with random weights, no download.
 
-    python benchmarks/gpu_step.py [--cases if-xl-4 ...] [--steps 20] [--set model.compile=default ...]
+    python benchmarks/gpu_step.py [--cases if-xl ...] [--steps 20] [--set model.compile=default ...] [--json FILE]
     python benchmarks/gpu_step.py --tiny          # the same with tiny models on the CPU, to test the command
 
-Targets: a step of 4 views costs at most 1.25 times its U-Net's forward pass, 15,000 iterations of `paper` take under 20
-minutes, and Stable-Diffusion-class guidance needs under 6 GB. Prints Markdown for docs/results/results.md.
+Each case runs the preset of its model's family. Targets: a step costs at most 1.25 times its network's forward pass,
+`standard` on DeepFloyd IF takes under 20 minutes, and Stable-Diffusion-class guidance needs under 5 GB. Prints Markdown
+for docs/results/results.md. A case that fails is named, and the others follow.
 
-The whole step is timed with one synchronization at its end. The parts are timed in a second pass with a synchronization
-around each, so they add up to a little more. "forward alone" is the bare network on the batch that the step gives it.
+The whole step is timed with one synchronization at its end, after the resolution and the views of a step have reached
+their final values. The parts are timed in a second pass with a synchronization around each, so they add up to a little
+more. "forward alone" repeats the step's own calls of the bare network. The minutes of a run are those of steps at five
+places of it, since resolution and views change.
 """
 
 from __future__ import annotations
@@ -16,49 +19,60 @@ from __future__ import annotations
 import argparse
 import contextlib
 import gc
+import json
 import platform
 import resource
 import statistics
 import time
+import traceback
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import torch
 from checkout import commit
-from random_models import SIZES, TINY, TOKENS, random_denoiser, weights
+from random_models import SIZES, TINY, random_denoiser, weights
 
 from dreamwright.backend.config.parsing import apply_settings
 from dreamwright.backend.config.presets import get_preset
 from dreamwright.backend.config.schema import Config
-from dreamwright.backend.errors import DreamwrightError
 from dreamwright.backend.guidance.denoisers.loading import chosen_dtype
 from dreamwright.backend.guidance.sds import ScoreDistillation
 from dreamwright.backend.scenes.field_scene import FieldScene
 from dreamwright.backend.text.prompts import PromptEmbeddings
 
-ITERATIONS, MINUTES, RATIO, GIGABYTES = 15_000, 20.0, 1.25, 6.0  # the targets
+MINUTES, RATIO, GIGABYTES = 20.0, 1.25, 5.0  # the targets
 PARTS = ("U-Net forward", "rest of the guidance", "rendering", "backward", "optimizer")
+LATE = 0.75  # progress at which a step is timed: shading is on, and all recipes' resolutions have grown
+PLACES = (0.1, 0.3, 0.5, 0.7, 0.9)  # progress at which a run's steps are sampled
 
 
 @dataclass(frozen=True)
 class Case:
-    """Model size, views a step and further settings."""
+    """A model's size, and what is changed in its family's recipe."""
 
     model: str
-    views: int
     settings: tuple[str, ...] = ()
 
 
 CASES = {
-    "if-xl-4": Case("if-xl", 4),  # the paper's step
-    "sd-1.5-1": Case("sd-1.5", 1),  # the smallest case, with one view
-    "sd-1.5-4": Case("sd-1.5", 4),
-    "sd-1.5-4-recompute": Case("sd-1.5", 4, ("model.vae_recompute=true",)),
+    "if-xl": Case("if-xl"),
+    "if-xl-4": Case("if-xl", ("run.views_per_step=4",)),  # as many views as the paper's step
+    "sd-1.5": Case("sd-1.5"),
+    "sd-1.5-4": Case("sd-1.5", ("run.views_per_step=4",)),
+    "sd-1.5-4-recompute": Case("sd-1.5", ("run.views_per_step=4", "model.vae_recompute=true")),
+    "sdxl": Case("sdxl"),
+    "sd-3": Case("sd-3"),
+    "mvdream": Case("mvdream"),
 }
 # The command is what --tiny tries, so the field is as small as the models.
-TINY_SETTINGS = ("render.resolution=8", "render.samples=8", "field.hidden_width=8", "field.hidden_blocks=1")
+TINY_SETTINGS = (
+    "render.resolution=8", "render.coarse_resolution=0", "render.samples=8", "field.hidden_width=8",
+    "field.hidden_blocks=1", "field.hash_levels=2", "field.hash_start_level=1", "field.hash_log2_size=8",
+    "background.hidden_width=8", "model.image_size=0",
+)  # fmt: skip
 
 
 class Clock:
@@ -97,22 +111,27 @@ class Clock:
 
 @dataclass(frozen=True)
 class Timings:
-    """Timings of one case: seconds of the forward pass alone, of whole steps and of each part; peak bytes; weights."""
+    """Timings of one case: seconds of the forward pass alone, of a step, of the whole run and of each part; peak bytes.
+
+    views, rows: of a step, and of the network's batch. weights: of the network.
+    """
 
     forward: float
-    steps: list[float]
+    step: float
+    run: float
     parts: dict[str, float]
     peak: int
-    unet_weights: int
+    views: int
+    rows: int
+    weights: int
 
     @property
-    def step(self) -> float:
-        return statistics.median(self.steps)
+    def ratio(self) -> float:
+        return self.step / self.forward
 
     @property
     def minutes(self) -> float:
-        """Minutes of the paper's run, by the mean step, since views are shaded differently."""
-        return statistics.fmean(self.steps) * ITERATIONS / 60
+        return self.run / 60
 
 
 def peak_bytes(device: torch.device) -> int:
@@ -122,20 +141,43 @@ def peak_bytes(device: torch.device) -> int:
     return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-def forward_alone(denoiser: Any, rows: int, width: int, repeats: int, clock: Clock) -> float:
-    """Median seconds of the network alone on `rows` noisy images."""
-    config, device, dtype = denoiser.network.config, denoiser.device, denoiser.dtype
-    side = getattr(denoiser, "latent_size", config.sample_size)
-    z = torch.randn(rows, config.in_channels, side, side, device=device, dtype=dtype)
-    t = torch.full((rows,), 500, device=device)
-    hidden = torch.randn(rows, TOKENS, width, device=device, dtype=dtype)
+Call = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+def recorded_calls(run: FieldScene, network: torch.nn.Module) -> list[Call]:
+    """What one step gives the network, call by call."""
+    calls: list[Call] = []
+    hook = network.register_forward_pre_hook(lambda _, args, named: calls.append((args, named)), with_kwargs=True)
+    try:
+        run.train_step()
+    finally:
+        hook.remove()
+    return calls
+
+
+def forward_alone(network: torch.nn.Module, calls: list[Call], repeats: int, clock: Clock) -> float:
+    """Median seconds of the network alone on these inputs."""
     times = []
     with torch.no_grad():
         for _ in range(3 + repeats):
             start = clock.now()
-            denoiser.network(z, t, encoder_hidden_states=hidden, return_dict=False)
+            for arguments, named in calls:
+                network(*arguments, **named)
             times.append(clock.now() - start)
     return statistics.median(times[3:])
+
+
+def step_times(run: FieldScene, progress: float, warm: int, steps: int, clock: Clock) -> list[float]:
+    """Seconds of each of `steps` steps from that progress on, after `warm` others."""
+    run.step = int(progress * run.config.run.steps)
+    for _ in range(warm):
+        run.train_step()
+    times = []
+    for _ in range(steps):
+        start = clock.now()
+        run.train_step()
+        times.append(clock.now() - start)
+    return times
 
 
 def time_case(case: Case, config: Config, tiny: bool, steps: int, device: torch.device) -> Timings:
@@ -144,23 +186,23 @@ def time_case(case: Case, config: Config, tiny: bool, steps: int, device: torch.
         torch.cuda.reset_peak_memory_stats(device)
     size = (TINY if tiny else SIZES)[case.model]
     denoiser = random_denoiser(size, device, chosen_dtype(config.model, device), config.model)
-    count = weights(denoiser.network)
     bank = PromptEmbeddings(denoiser, "a red mushroom", config.guidance)
     run = FieldScene(config, ScoreDistillation(denoiser, config.guidance), bank, 0, device)
-    run.step = config.run.steps // 2  # shading is on, annealing is done
     clock = Clock(device)
-    passes = 1 if config.guidance.omega == 0 else 2 + config.guidance.opposite_prompts
-    rows = passes * config.guidance.noises * config.run.views_per_step
-    forward = forward_alone(denoiser, rows, size.text_width, steps, clock)
-    for _ in range(3):
-        run.train_step()
-    whole = []
-    for _ in range(steps):
-        start = clock.now()
-        run.train_step()
-        whole.append(clock.now() - start)
+    whole = [step_times(run, place, 1, max(1, steps // len(PLACES)), clock) for place in PLACES]
+    late = step_times(run, LATE, 3, steps, clock)
     peak = peak_bytes(device)
-    return Timings(forward, whole, split(run, denoiser, steps, clock), peak, count)
+    calls = recorded_calls(run, denoiser.network)
+    return Timings(
+        forward=forward_alone(denoiser.network, calls, steps, clock),
+        step=statistics.median(late),
+        run=statistics.fmean(statistics.fmean(times) for times in whole) * config.run.steps,
+        parts=split(run, denoiser, steps, clock),
+        peak=peak,
+        views=config.run.views_per_step,
+        rows=sum(len(named["encoder_hidden_states"]) for _, named in calls),
+        weights=weights(denoiser.network),
+    )
 
 
 def split(run: FieldScene, denoiser: Any, steps: int, clock: Clock) -> dict[str, float]:
@@ -193,10 +235,9 @@ def verdict(met: bool, text: str) -> str:
 
 def row(name: str, case: Case, f: Timings, tiny: bool) -> str:
     """One row of the table; missed targets are bold, except with tiny models."""
-    ratio = f.step / f.forward
     cells = [
-        f"{name}, {f.unet_weights / 1e6:.0f} M", str(case.views), f"{1e3 * f.forward:.1f}", f"{1e3 * f.step:.1f}",
-        verdict(tiny or case.model != "if-xl" or ratio <= RATIO, f"{ratio:.2f}"),
+        f"{name}, {f.weights / 1e6:.0f} M", str(f.views), str(f.rows), f"{1e3 * f.forward:.1f}", f"{1e3 * f.step:.1f}",
+        verdict(tiny or f.ratio <= RATIO, f"{f.ratio:.2f}"),
         *(f"{1e3 * f.parts[part]:.1f}" for part in PARTS),
         verdict(tiny or case.model != "if-xl" or f.minutes < MINUTES, f"{f.minutes:.1f}"),
         verdict(tiny or case.model != "sd-1.5" or f.peak < GIGABYTES * 1e9, f"{f.peak / 1e9:.1f}"),
@@ -204,14 +245,42 @@ def row(name: str, case: Case, f: Timings, tiny: bool) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
+HEADS = (
+    "case, network's weights", "views", "rows", "forward alone", "step", "step / forward", *PARTS, "whole run, min",
+    "peak memory, GB",
+)  # fmt: skip
+
+
+def run_case(name: str, options: argparse.Namespace, device: torch.device) -> dict[str, Any]:
+    """Print the case's row, and return its figures, or its "error" for a case that failed."""
+    case, extra = CASES[name], [*options.settings, *(TINY_SETTINGS if options.tiny else ())]
+    try:
+        recipe = get_preset(options.preset, SIZES[case.model].kind)
+        config = apply_settings(recipe.config, [*case.settings, *extra])
+        timings = time_case(case, config, options.tiny, options.steps, device)
+    except torch.cuda.OutOfMemoryError:
+        error = "out of memory on this device"
+    except (
+        Exception
+    ) as fault:  # drivers, kernels and settings fail in many ways; the other cases are timed all the same
+        traceback.print_exc()
+        error = " ".join(f"{type(fault).__name__}: {fault}".split())
+    else:
+        print(row(name, case, timings, options.tiny), flush=True)
+        return {"case": name, "model": case.model, **asdict(timings), "ratio": timings.ratio}
+    print(f"| {name} | {error} |" + " |" * (len(HEADS) - 2), flush=True)
+    return {"case": name, "model": case.model, "error": error}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES), help="which to time")
-    parser.add_argument("--steps", type=int, default=20, help="timed steps of each case, twice")
-    parser.add_argument("--preset", default="paper")
+    parser.add_argument("--steps", type=int, default=20, help="timed steps of each case, three times")
+    parser.add_argument("--preset", default="standard")
     parser.add_argument(
         "--set", action="append", default=[], dest="settings", metavar="SECTION.NAME=VALUE", help="a setting of the run"
     )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here too, after every case")
     parser.add_argument("--tiny", action="store_true", help="tiny models and pictures on the CPU, to try the command")
     options = parser.parse_args()
     if options.steps < 1:
@@ -232,37 +301,17 @@ def main() -> None:
         f"`{options.preset}`{', ' + ', '.join(options.settings) if options.settings else ''}; milliseconds; "
         f"{'no targets apply' if options.tiny else 'missed targets in bold'}.\n"
     )
-    heads = (
-        "case, U-Net's weights",
-        "views",
-        "forward alone",
-        "step",
-        "step / forward",
-        *PARTS,
-        "15k iterations, min",
-        "peak memory, GB",
-    )
-    print("| " + " | ".join(heads) + " |\n" + "| --- " * len(heads) + "|")
+    print("| " + " | ".join(HEADS) + " |\n" + "| --- " * len(HEADS) + "|", flush=True)
+    done: list[dict[str, Any]] = []
     for name in options.cases:
-        case = CASES[name]
-        settings = [
-            *(TINY_SETTINGS if options.tiny else ()),
-            *case.settings,
-            *options.settings,
-            f"run.views_per_step={case.views}",
-        ]
-        try:
-            config = apply_settings(get_preset(options.preset).config, settings)
-            print(
-                row(name, case, time_case(case, config, options.tiny, options.steps, device), options.tiny), flush=True
-            )
-        except torch.cuda.OutOfMemoryError:
-            print(f"| {name} | {case.views} | out of memory on this device |" + " |" * (len(heads) - 3), flush=True)
-        except DreamwrightError as error:
-            raise SystemExit(f"gpu_step.py: {name}: {error}") from error
+        done.append(run_case(name, options, device))
+        if options.json is not None:
+            options.json.write_text(json.dumps(done, indent=1) + "\n")
         gc.collect()
         if device.type == "cuda":
             torch.cuda.empty_cache()
+    if failed := [figures["case"] for figures in done if "error" in figures]:
+        raise SystemExit(f"gpu_step.py: failed: {', '.join(failed)}")
 
 
 if __name__ == "__main__":

@@ -1,115 +1,59 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Denoisers of real architecture and size with random weights: enough to time and to weigh, nothing to download.
 
-The sizes are those of the published configurations (block widths, attention heads, text widths), and the numbers of
-weights agree: DeepFloyd IF-I-XL 4.3 G, Stable Diffusion 1.5's U-Net 860 M and its VAE 84 M.
+`random_sizes` has the published configurations, and the numbers of weights agree: DeepFloyd IF-I-XL 4.3 G, Stable
+Diffusion 1.5's U-Net 860 M and its VAE 84 M, SDXL's U-Net 2.6 G, Stable Diffusion 3's transformer 2.0 G.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    DDPMScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    SD3Transformer2DModel,
+    UNet2DConditionModel,
+)
+from random_sizes import SIZES, TINY, Size
 from torch import Tensor
 
 from dreamwright.backend.config.schema import ModelConfig
 from dreamwright.backend.guidance.denoisers.base import DenoiserParts
+from dreamwright.backend.guidance.denoisers.flow import FlowTransformer
 from dreamwright.backend.guidance.denoisers.latent import LatentDiffusion
+from dreamwright.backend.guidance.denoisers.multi_view_latent import MultiViewLatentDiffusion
 from dreamwright.backend.guidance.denoisers.pixel import PixelDiffusion
+from dreamwright.backend.guidance.denoisers.sdxl import SdxlDiffusion
 from dreamwright.backend.guidance.noise_schedule import NoiseSchedule
 from dreamwright.backend.models.acceleration import accelerate
 from dreamwright.backend.models.vae import VAE
 from dreamwright.backend.text.conditioning import Conditioning
 
-TOKENS = 77  # of a prompt, for both families
+__all__ = ["SIZES", "TINY", "Size", "network_class", "random_denoiser", "weights"]
 
-IF_BLOCKS = {
-    "in_channels": 3,
-    "out_channels": 6,  # noise and variance
-    "down_block_types": ("ResnetDownsampleBlock2D", *("SimpleCrossAttnDownBlock2D",) * 3),
-    "mid_block_type": "UNetMidBlock2DSimpleCrossAttn",
-    "up_block_types": (*("SimpleCrossAttnUpBlock2D",) * 3, "ResnetUpsampleBlock2D"),
-    "encoder_hid_dim_type": "text_proj",
-    "addition_embed_type": "text",
-    "act_fn": "gelu",
-    "time_embedding_act_fn": "gelu",
-    "cross_attention_norm": "group_norm",
-    "resnet_time_scale_shift": "scale_shift",
-    "resnet_skip_time_act": True,
-    "resnet_out_scale_factor": 1.414,
+LATENT_CLASSES = {
+    "latent": LatentDiffusion,
+    "sdxl": SdxlDiffusion,
+    "flow": FlowTransformer,
+    "multi-view": MultiViewLatentDiffusion,
 }
-VAE_BLOCKS = {
-    "down_block_types": ("DownEncoderBlock2D",) * 4,
-    "up_block_types": ("UpDecoderBlock2D",) * 4,
-    "latent_channels": 4,
-}
-
-
-@dataclass(frozen=True)
-class Size:
-    """A model's architecture: diffusers' arguments `unet` and `vae`, and the width of its text encoder's states."""
-
-    unet: dict[str, Any]
-    text_width: int
-    vae: dict[str, Any] | None = None
-    schedule: dict[str, Any] = field(default_factory=lambda: {"beta_schedule": "squaredcos_cap_v2"})
-
-
-STABLE = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
-SIZES = {
-    "if-xl": Size(
-        {
-            **IF_BLOCKS, "sample_size": 64, "block_out_channels": (704, 1408, 2112, 2816), "layers_per_block": 3,
-            "attention_head_dim": 64, "cross_attention_dim": 2816, "encoder_hid_dim": 4096,
-            "addition_embed_type_num_heads": 64,
-        },
-        4096,
-    ),
-    "sd-1.5": Size(
-        {"sample_size": 64, "cross_attention_dim": 768, "attention_head_dim": 8},  # the rest are diffusers' defaults
-        768,
-        {**VAE_BLOCKS, "block_out_channels": (128, 256, 512, 512), "layers_per_block": 2, "sample_size": 512},
-        STABLE,
-    ),
-}  # fmt: skip
-TINY = {
-    "if-xl": Size(
-        {
-            **IF_BLOCKS, "sample_size": 16, "block_out_channels": (8, 8, 16, 16), "layers_per_block": 1,
-            "norm_num_groups": 4,
-            "attention_head_dim": 8, "cross_attention_dim": 32, "encoder_hid_dim": 32,
-            "addition_embed_type_num_heads": 2,
-        },
-        32,
-    ),
-    "sd-1.5": Size(
-        {
-            "sample_size": 8, "block_out_channels": (8, 8, 8, 8), "layers_per_block": 1,
-            "norm_num_groups": 4,
-            "cross_attention_dim": 16, "attention_head_dim": 2,
-        },
-        16,
-        {
-            **VAE_BLOCKS, "block_out_channels": (4, 4, 4, 4), "layers_per_block": 1, "norm_num_groups": 2,
-            "sample_size": 64,
-        },
-        STABLE,
-    ),
-}  # fmt: skip
 
 
 class RandomText:
     """A text side whose every prompt is noise of the right shape."""
 
-    def __init__(self, width: int) -> None:
-        self.width = width
+    def __init__(self, size: Size) -> None:
+        self.size = size
 
     def embed(self, prompts: Sequence[str]) -> Conditioning:
         """One row for each prompt."""
-        return Conditioning({"hidden": torch.randn(len(prompts), TOKENS, self.width)})
+        size = self.size
+        hidden = {"hidden": torch.randn(len(prompts), size.tokens, size.text_width)}
+        return Conditioning(hidden | ({"pooled": torch.randn(len(prompts), size.pooled)} if size.pooled else {}))
 
     def free(self) -> None:
         """There is nothing to free."""
@@ -138,30 +82,46 @@ def tame(network: torch.nn.Module, inputs: Any, output: Any) -> tuple[Tensor, ..
     return tuple(0.1 * torch.nan_to_num(part, 0.0, 0.0, 0.0) for part in output)
 
 
+def network_class(size: Size) -> Any:
+    """diffusers' class of the network."""
+    return SD3Transformer2DModel if size.kind == "flow" else UNet2DConditionModel
+
+
+def random_schedule(size: Size) -> NoiseSchedule:
+    """The noise levels of the published scheduler: Stable Diffusion 3's shift of 3, or the betas of the size."""
+    if size.kind == "flow":
+        scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
+        sigma, times = scheduler.sigmas[:1000].flip(0).float(), scheduler.timesteps.flip(0).float()
+        return NoiseSchedule(1 - sigma, sigma, times, "flow")
+    alpha2 = DDPMScheduler(num_train_timesteps=1000, **size.schedule).alphas_cumprod.double()
+    return NoiseSchedule(alpha2.sqrt().float(), (1 - alpha2).sqrt().float(), torch.arange(1000), "epsilon")
+
+
 def random_denoiser(
     size: Size, device: torch.device, dtype: torch.dtype, config: ModelConfig
 ) -> PixelDiffusion | LatentDiffusion:
-    """A denoiser of that size, on pixels or with a VAE on latents, treated as `guidance.loading` treats a real one.
+    """A denoiser of that size, on pixels or with a VAE on latents, treated as `denoisers.loading` treats a real one.
 
     Raises ConfigError where `config` asks for a compilation that this machine cannot do.
     """
     torch.manual_seed(0)
-    unet = frozen(UNet2DConditionModel, size.unet, device, dtype)
-    unet.register_forward_hook(tame)
-    alpha2 = DDPMScheduler(num_train_timesteps=1000, **size.schedule).alphas_cumprod.double()
-    schedule = NoiseSchedule(alpha2.sqrt().float(), (1 - alpha2).sqrt().float(), torch.arange(1000), "epsilon")
-    parts = DenoiserParts(unet, schedule, RandomText(size.text_width), AnyPrompt(), device, dtype)
+    network = frozen(network_class(size), size.network, device, dtype)
+    network.register_forward_hook(tame)
+    parts = DenoiserParts(network, random_schedule(size), RandomText(size), AnyPrompt(), device, dtype)
     if size.vae is None:
         denoiser: PixelDiffusion | LatentDiffusion = PixelDiffusion(parts)
     else:
-        vae = frozen(AutoencoderKL, size.vae, device, dtype)
+        vae = frozen(AutoencoderKL, size.vae, device, torch.float32 if size.vae.get("force_upcast") else dtype)
         if config.vae_tiling:
             vae.enable_tiling()
-        space = VAE(vae, 0.18215, 0.0, config.vae_recompute)
-        latents = int(size.unet["sample_size"]) if config.image_size == 0 else config.image_size // space.factor
-        denoiser = LatentDiffusion(parts, space, latents)
+        factors = float(size.vae.get("scaling_factor", 0.18215)), float(size.vae.get("shift_factor", 0.0))
+        space = VAE(vae, *factors, config.vae_recompute)
+        latents = int(size.network["sample_size"]) if config.image_size == 0 else config.image_size // space.factor
+        denoiser = LATENT_CLASSES[size.kind](parts, space, latents)
     if config.attention_slicing:
         denoiser.slice_attention()
+    if config.offload != "off":
+        denoiser.offload(config.offload)
     accelerate(denoiser.network, config)
     return denoiser
 
