@@ -22,7 +22,6 @@ from peers_workload import POINTS, SAMPLES, SEED, PartTimes, SharedGuidance, Vie
 from torch import Tensor
 
 from dreamwright.backend.config.schema import FieldConfig
-from dreamwright.backend.rendering import renderer as renderer_module
 from dreamwright.backend.scenes.field_scene import STREAMS, FieldScene
 
 PROGRESS = 0.5  # of a peer's run, passed to the guidance; it has no effect on the time
@@ -35,19 +34,29 @@ class Ours:
 
     def __init__(self, resolution: int, variant: str, warm: int) -> None:
         config = workload(resolution)
-        if variant in ("as shipped", "at its start"):
+        if variant in ("as shipped", "at its start", "hash grid"):
             timed = f"timed from step {warm} of {config.run.steps}"
             self.about = f"voxels 16, 32, 64; occupancy grid, unseen samples skipped; {timed}"
             self.turn = config.render.occupancy_interval  # every turn has one update of the grid
         else:
             # Nothing is skipped: every sample inside the sphere gets density, color and normal.
-            renderer_module.SMALLEST_WEIGHT = -1.0
-            config = replace(
-                config, render=replace(config.render, occupancy_resolution=0, early_stop_transmittance=0.0)
-            )
+            shown = replace(config.render, occupancy_resolution=0, early_stop_transmittance=0.0, smallest_weight=0.0)
+            config = replace(config, render=shown)
         if variant == "dense voxels":
             self.about = "voxels 16, 32, 64, 128; nothing skipped"
             config = replace(config, field=replace(config.field, voxel_resolutions=(16, 32, 64, 128)))
+        elif "hash grid" in variant:
+            if variant == "hash grid":
+                self.about = f"hash grid of 4 levels to 109, 32 units; occupancy grid; {timed}"
+                size = {"hash_levels": 4, "hash_growth": 1.9, "hash_log2_size": 15, "hash_hidden_width": 32}
+            else:
+                self.about = "hash grid of 16 levels to 256, tables of 2^19, 64 units; nothing skipped"
+                size = {"hash_growth": (256 / 16) ** (1 / 15)}
+            config = replace(
+                config,
+                field=replace(config.field, kind="hash-grid", **size),
+                optimizer=replace(config.optimizer, learning_rate=0.01),
+            )
         elif variant == "dense MLP":
             self.about = "MLP of 64 units, 5 hidden layers, 12 frequencies; nothing skipped"
             size = FieldConfig(
@@ -264,7 +273,7 @@ def build(name: str, resolution: int, warm: int, checkouts: dict[str, Path]) -> 
         warnings.simplefilter("ignore")  # the peers use deprecated names of torch
         if name.startswith("ours, "):
             variant = name.removeprefix("ours, ")
-            return Ours(resolution, variant, warm if variant == "as shipped" else 0)
+            return Ours(resolution, variant, warm if variant in ("as shipped", "hash grid") else 0)
         if name == "stable-dreamfusion -O2":
             return StableDreamfusion(checkouts["stable-dreamfusion"], resolution)
         proposals = (32, 16) if name == "generfacto, 96 samples" else (256, 96)

@@ -23,6 +23,7 @@ KEPT_TABLES: Mapping[tuple[str, str], str] = {
         "docs/results/results.md",
         "Time of the add-on's ticks",
     ): "times of one machine: python benchmarks/blender_tick.py",
+    ("docs/results/results.md", "A step with a hash grid"): "ratios of one run: python benchmarks/field_step.py",
     ("docs/results/results.md", "A step beside other implementations"): (
         "python benchmarks/peers.py, which needs checkouts of two other projects"
     ),
