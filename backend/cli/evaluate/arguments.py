@@ -72,6 +72,7 @@ def add_common_arguments(parser: argparse.ArgumentParser, out: str) -> None:
 def build_config(options: argparse.Namespace, reserved: Sequence[str] = ()) -> Config:
     """The preset with --set and --steps. Raises ConfigError, also for settings that the suite itself sets."""
     from ...config.parsing import apply_settings
+    from ...config.presets import method_of
     from ...errors import ConfigError
     from ...training.recipe_choice import choose_recipe
 
@@ -83,12 +84,14 @@ def build_config(options: argparse.Namespace, reserved: Sequence[str] = ()) -> C
                 "leave it out"
             )
     steps = [] if options.steps is None else [f"run.steps={options.steps}"]
-    config = apply_settings(choose_recipe(options.preset, options.model).config, [*options.set, *steps])
-    if config.run.method != "dreamfusion":
+    if method_of(options.preset) != "dreamfusion":
         raise ConfigError(
-            f"the preset {options.preset!r} is one of {config.run.method}; allowed are those of dreamfusion; "
+            f"the preset {options.preset!r} is one of {method_of(options.preset)}; allowed are those of dreamfusion; "
             "choose another with --preset"
         )
+    config = apply_settings(choose_recipe(options.preset, options.model).config, [*options.set, *steps])
+    if config.run.method != "dreamfusion":
+        raise ConfigError(f"--set run.method={config.run.method}; allowed here is dreamfusion; leave it out")
     return config
 
 

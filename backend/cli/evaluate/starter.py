@@ -136,6 +136,7 @@ def _measure_files(folder: Path, prompts: Sequence[str], classifier: StarterClas
 def _lift(options: argparse.Namespace, prompts: Sequence[str], classifier: StarterClassifier, add: Add) -> bool:
     """Run the missing jobs of all prompts and seeds, and measure every mesh; False when a signal stopped it."""
     from ...config.parsing import apply_settings
+    from ...config.presets import method_of
     from ...errors import ConfigError
     from ...evaluation.captions import slug
     from ...training.job import make_job
@@ -143,15 +144,14 @@ def _lift(options: argparse.Namespace, prompts: Sequence[str], classifier: Start
     from ..sample import choose_device
     from .batch_runs import PlannedRun, run_all
 
-    recipe = choose_recipe(options.preset, options.model)
-    base = recipe.config
-    seeds = range(options.seed, options.seed + options.seeds)
-    configs = {seed: apply_settings(base, [*NOT_NEEDED, f"run.seed={seed}", *options.set]) for seed in seeds}
-    if base.run.method != "dreamfusion":
+    if (method := method_of(options.preset)) != "dreamfusion":
         raise ConfigError(
-            f"the preset {options.preset!r} is one of {base.run.method}; `dreamwright evaluate baselines` runs that; "
+            f"the preset {options.preset!r} is one of {method}; `dreamwright evaluate baselines` runs that; "
             "choose another with --preset"
         )
+    recipe = choose_recipe(options.preset, options.model)
+    seeds = range(options.seed, options.seed + options.seeds)
+    configs = {seed: apply_settings(recipe.config, [*NOT_NEEDED, f"run.seed={seed}", *options.set]) for seed in seeds}
     planned = {}
     for seed, config in configs.items():
         for prompt in prompts:
