@@ -73,15 +73,15 @@ def test_path_traversal_names_are_refused(tmp_path: Path) -> None:
 def test_only_local_users_and_admins_may_name_model_folders(tmp_path: Path) -> None:
     """The answer is the same whether the folder exists or not."""
     in_memory_server = InMemoryServer(tmp_path / "state")
-    (tmp_path / "there").mkdir()
+    (tmp_path / "present").mkdir()
     there, absent = (
         field_bounds.submit_result(in_memory_server, owner="ada", model=str(tmp_path / name)).replace(name, "X")
-        for name in ("there", "gone!")
+        for name in ("present", "missing")
     )
     assert there == absent and "only its admins may name a folder" in there
     for owner, admin in (("local", False), ("admin", True)):
         assert "without model_index.json" in field_bounds.submit_result(
-            in_memory_server, owner=owner, admin=admin, model=str(tmp_path / "there")
+            in_memory_server, owner=owner, admin=admin, model=str(tmp_path / "present")
         )
 
 
