@@ -65,9 +65,7 @@ def test_gpu_benchmark_with_tiny_models(monkeypatch: pytest.MonkeyPatch, capsys:
     heads, _, pixel, latent = rows
     assert pixel[0].startswith("if-xl-4") and latent[0].startswith("sd-1.5-4-recompute")
     assert len(heads) == len(pixel) == len(latent)
-    # Times are in tenths of a millisecond, and an optimizer's step may take less than one of them.
-    assert all(float(cell) >= 0 for cell in (*pixel[1:], *latent[1:])), rows
-    assert all(float(cells[place]) > 0 for cells in (pixel, latent) for place in (1, 2, 3, 4, 5)), rows
+    assert all(float(cell) > 0 for cell in (*pixel[1:], *latent[1:])), rows
 
 
 @pytest.mark.parametrize("name", ["sdxl", "sd-3", "mvdream"])

@@ -174,16 +174,16 @@ def test_stage_has_its_own_times_and_length() -> None:
 
 
 def test_second_stage_goes_towards_the_known_image() -> None:
-    """Where every image is of one color, the colors of vertices go there: 20 steps take a third of the way.
-
-    That is what Adam's rates allow when all steps agree; the noise of high times takes a few percent of it.
-    """
+    """Where every image is of one color, the colors of vertices go there: 20 small steps take a third of the way."""
     red = torch.tensor([0.9, 0.2, 0.1])
     oracle = KnownImages(lambda cameras: red.view(1, 3, 1, 1).expand(len(cameras), 3, 16, 16), 16)
-    settings = ("run.steps=2", "surface.steps=20", "guidance.omega=0", "shading.shaded_probability=0")
+    # A smooth mesh and low times, so that all steps agree and the rates alone decide how far colors get.
+    smooth = ("mesh.closing=0.035", "mesh.smoothing=10", "surface.normals=300")
+    low = ("surface.t_min=0", "surface.t_max_end=0.75")
+    settings = ("run.steps=2", "surface.steps=20", "guidance.omega=0", "shading.shaded_probability=0", *smooth, *low)
     run, errors = staged_run(staged_config(*settings), oracle), []
     for event in run:
         if isinstance(event, StepCompleted) and run.scene.surface is not None:
             colors = run.scene.surface.colors + run.scene.surface.color_changes()
             errors.append(float((colors.detach() - red).abs().mean()))
-    assert len(errors) == 20 and errors[-1] < 0.75 * errors[0]
+    assert len(errors) == 20 and errors[-1] < 0.67 * errors[0]
