@@ -19,10 +19,11 @@ from huggingface_hub.errors import HfHubHTTPError
 from ..errors import ModelError, one_line
 from .clip_files import CONFIG, is_clip
 from .download_progress import CountingProgress, Progress
-from .download_record import PRIVATE, DownloadRecord, HubFile, read_record, write_record
+from .download_record import DownloadRecord, read_record, write_record
 from .download_staging import StagingFolder
 from .hub import UnsuitableSourceError, is_network_failure, list_files, status_text
 from .model_files import INDEX, needed_files
+from .record_file import PRIVATE, HubFile
 from .registry import ModelSource, RegisteredModel
 from .unsupported_files import unsupported_kind
 

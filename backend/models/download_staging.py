@@ -15,8 +15,9 @@ from typing import Any
 
 from ..errors import ModelError
 from .download_progress import NullProgress, Progress, ProgressFile
-from .download_record import PRIVATE, HubFile, record_path
+from .download_record import record_path
 from .hub import receive_content
+from .record_file import PRIVATE, HubFile
 from .registry import ModelSource
 
 

@@ -23,7 +23,7 @@ from huggingface_hub.utils._headers import build_hf_headers
 
 from ..errors import ModelError
 from .download_progress import ProgressFile, SilentTqdm
-from .download_record import HubFile, is_inside
+from .record_file import HubFile, is_inside
 from .registry import ModelSource
 
 CHUNK = 2**20  # bytes; what a kill loses, and how smooth the bar is (huggingface_hub takes 10 MiB)

@@ -17,16 +17,15 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ModelError
-from .mvdream_layout import diffusers_name
+from .given_file import FLOATS, check_given_file
+from .latent_diffusion_names import diffusers_name, flat_diffusers_name
 from .parameter_counts import tensor_shapes
 from .pipeline_folder import PipelineFolder
-from .safetensors_header import header_error, read_header, read_metadata
-from .unsafe_weights import PICKLED, refused_kind
+from .safetensors_header import read_header, read_metadata
 
 FAMILIES = ("latent", "sdxl")
 BASES: Mapping[int, str] = {768: "Stable Diffusion 1.x", 1024: "Stable Diffusion 2.x", 2048: "Stable Diffusion XL"}
 WRAPPER = "text_model."  # around a text encoder's layers in files; transformers has it or not by version
-FLOATS = ("F16", "BF16", "F32", "F64")
 # Parts of names that are no LoRA of a U-Net, and what they are.
 OTHERS: Mapping[str, str] = {
     "hada_": "a LoHa",
@@ -51,16 +50,6 @@ _FACTOR = re.compile(
 _ALPHA = re.compile(r"(?P<layer>.+?)(?:[._]lora)?\.alpha")
 _SIDES: Mapping[str, str] = {"down": "down", "A": "down", "up": "up", "B": "up"}
 _TEXT_NAMES = {"to_q": "q_proj", "to_k": "k_proj", "to_v": "v_proj", "to_out": "out_proj"}
-_FLAT_BLOCK = re.compile(r"(input|output)_blocks_(\d+)_(\d)_(.+)")
-_FLAT_MIDDLE = re.compile(r"middle_block_(\d)_(.+)")
-_FLAT_TOP = {
-    "input_blocks_0_0": "conv_in",
-    "out_2": "conv_out",
-    "time_embed_0": "time_embedding_linear_1",
-    "time_embed_2": "time_embedding_linear_2",
-    "label_emb_0_0": "add_embedding_linear_1",
-    "label_emb_0_2": "add_embedding_linear_2",
-}
 
 
 @dataclass(frozen=True)
@@ -124,15 +113,7 @@ def read_lora(path: Path, folder: PipelineFolder) -> tuple[LoraLayer, ...]:
 
 
 def _checked_header(path: Path) -> Mapping[str, Mapping[str, Any]]:
-    if refused_kind(path.name) == PICKLED:
-        raise ModelError(
-            f"the LoRA {path} is a pickle, which can run programs when it is read; convert it to .safetensors where "
-            "that does no harm, or choose another copy"
-        )
-    if path.suffix.lower() != ".safetensors":
-        raise ModelError(f"the LoRA {path} does not end in .safetensors; only that format is read; choose another copy")
-    if fault := header_error(path):
-        raise ModelError(f"the LoRA {path} {fault}; copy or download it again, whole")
+    check_given_file(path, f"the LoRA {path}", "choose another copy")
     header = read_header(path)
     for mark, kind in OTHERS.items():
         if any(mark in name for name in header):
@@ -230,7 +211,7 @@ def _place(
         if name in flat:
             return flat[name]
         own = name.removeprefix("lora_unet_")
-        return flat.get(f"lora_unet_{_flat_diffusers_name(own, layers_per_block)}", ("", ""))
+        return flat.get(f"lora_unet_{flat_diffusers_name(own, layers_per_block)}", ("", ""))
     name = name.removeprefix("base_model.model.")
     part, _, layer = name.partition(".")
     if part in ("diffusion_model", "model"):  # the latent diffusion code's own names
@@ -245,23 +226,6 @@ def _place(
     elif last == "to_out":
         last = "to_out.0"
     return part, f"{stem}.{last}" if stem else last
-
-
-def _flat_diffusers_name(name: str, layers_per_block: int) -> str:
-    """diffusers' name, dots made underscores, of a layer of the latent diffusion code's, dots made underscores."""
-    if name in _FLAT_TOP:
-        return _FLAT_TOP[name]
-    dotted = name
-    if match := _FLAT_BLOCK.fullmatch(name):
-        dotted = f"{match[1]}_blocks.{match[2]}.{match[3]}.{_inner(match[4])}"
-    elif match := _FLAT_MIDDLE.fullmatch(name):
-        dotted = f"middle_block.{match[1]}.{_inner(match[2])}"
-    return diffusers_name(f"{dotted}.weight", layers_per_block).removesuffix(".weight").replace(".", "_")
-
-
-def _inner(rest: str) -> str:
-    """The numbered layers of a residual block with their dot; a transformer's stay as they are."""
-    return re.sub(r"^(in_layers|emb_layers|out_layers)_(\d)$", r"\1.\2", rest)
 
 
 def _rank(

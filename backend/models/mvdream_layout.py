@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""MVDream's published U-Net (Shi et al. 2023) in diffusers' terms: its configuration and the name of every tensor.
+"""The configuration of MVDream's published U-Net (Shi et al. 2023) in diffusers' terms.
 
 The published class `MultiViewUNetModel` has the layers of Stable Diffusion 2.1's U-Net under the names of the latent
 diffusion code, and one more: `camera_embed`, Linear-SiLU-Linear of 16 numbers, whose output is added to the time
-embedding. diffusers' UNet2DConditionModel computes the same with `class_embed_type` "projection".
+embedding. diffusers' UNet2DConditionModel computes the same with `class_embed_type` "projection"
+(`latent_diffusion_names.diffusers_name`).
 
 Sources: bytedance/MVDream (configs/sd-v2-base.yaml, MultiViewUNetModel) and ashawkey/mvdream_diffusers (mv_unet.py and
 the converter that wrote the published folder).
@@ -11,7 +12,6 @@ the converter that wrote the published folder).
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -40,27 +40,6 @@ FIXED: Mapping[str, tuple[object, ...]] = {
     "use_linear_in_transformer": (True,),
     "use_scale_shift_norm": (False,),
 }
-
-_TOP = {
-    "input_blocks.0.0": "conv_in",
-    "out.0": "conv_norm_out",
-    "out.2": "conv_out",
-    "time_embed.0": "time_embedding.linear_1",
-    "time_embed.2": "time_embedding.linear_2",
-    "camera_embed.0": "class_embedding.linear_1",
-    "camera_embed.2": "class_embedding.linear_2",
-}
-_MIDDLE = {"0": "resnets.0", "1": "attentions.0", "2": "resnets.1"}
-_RESNET = {
-    "in_layers.0": "norm1",
-    "in_layers.2": "conv1",
-    "emb_layers.1": "time_emb_proj",
-    "out_layers.0": "norm2",
-    "out_layers.3": "conv2",
-    "skip_connection": "conv_shortcut",
-}
-_BLOCK = re.compile(r"(input|output)_blocks\.(0|[1-9]\d*)\.([012])\.(.+)\.(weight|bias)", re.ASCII)
-_MIDDLE_BLOCK = re.compile(r"middle_block\.([012])\.(.+)\.(weight|bias)", re.ASCII)
 
 
 def diffusers_config(published: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -131,37 +110,3 @@ def _check_widths(published: Mapping[str, Any], where: str) -> None:
             f"{where} has num_head_channels {head}; allowed are numbers that divide {' and '.join(map(str, widths))}; "
             "download the model again, whole"
         )
-
-
-def diffusers_name(name: str, layers: int) -> str:
-    """Where UNet2DConditionModel keeps the published tensor `name`, with `layers` residual blocks a level.
-
-    No two published names have one place. Any other name gives a name that UNet2DConditionModel does not have.
-    """
-    top, _, kind = name.rpartition(".")
-    if top in _TOP and kind in ("weight", "bias"):
-        return f"{_TOP[top]}.{kind}"
-    if match := _MIDDLE_BLOCK.fullmatch(name):
-        layer = _layer(f"mid_block.{_MIDDLE[match[1]]}", match[2])
-        return f"{layer}.{match[3]}" if layer else name
-    if not (match := _BLOCK.fullmatch(name)):
-        return name
-    down, index, part, inner, kind = match[1] == "input", int(match[2]), match[3], match[4], match[5]
-    level, layer_index = divmod(index - 1 if down else index, layers + 1)
-    block = f"{'down' if down else 'up'}_blocks.{level}"
-    if down and layer_index == layers:
-        layer = f"{block}.downsamplers.0.conv" if (part, inner) == ("0", "op") else ""
-    elif not down and part != "0" and inner == "conv" and layer_index == layers:
-        layer = f"{block}.upsamplers.0.conv"
-    elif part == "2" or level < 0:
-        layer = ""
-    else:
-        layer = _layer(f"{block}.{'resnets' if part == '0' else 'attentions'}.{layer_index}", inner)
-    return f"{layer}.{kind}" if layer else name
-
-
-def _layer(module: str, inner: str) -> str:
-    """A layer of a residual block, or of a transformer, whose layers have the same names in both; "" for none."""
-    if ".attentions." in module:
-        return f"{module}.{inner}"
-    return f"{module}.{_RESNET[inner]}" if inner in _RESNET else ""

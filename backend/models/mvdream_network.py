@@ -11,7 +11,7 @@ import diffusers
 import torch
 from safetensors import safe_open
 
-from .mvdream_layout import diffusers_name
+from .latent_diffusion_names import diffusers_name
 from .safetensors_header import read_header
 
 Report = Mapping[str, Sequence[str]]

@@ -24,9 +24,10 @@ from .config_fields import check_fields
 from .families import DISTINCTIVE_PARTS, Family, pipeline_class, supported
 from .fingerprint import file_digest
 from .json_files import read_object
+from .latent_diffusion_names import diffusers_name
 from .model_files import INDEX, SCHEDULER, family_of, file_names
 from .mvdream_layout import NETWORK as MVDREAM_UNET
-from .mvdream_layout import diffusers_config, diffusers_name
+from .mvdream_layout import diffusers_config
 from .mvdream_network import read_network
 from .tokenizer_check import check_tokenizer_files, load_checked_tokenizer, tokenizer_files
 from .weight_files import WeightSet, check_weights, choose_weights, read_weight_sets, weight_base

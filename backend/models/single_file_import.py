@@ -21,8 +21,8 @@ import filelock
 from ..errors import ModelError
 from .clip_vocabulary import tokenizer_content
 from .download_progress import Progress
-from .download_record import PRIVATE, HubFile
 from .import_record import ImportRecord, write_import_record
+from .record_file import PRIVATE, HubFile
 from .registry import BY_NAME
 from .single_file_families import FAMILIES, Prediction, SingleFileFamily
 from .single_file_kind import SingleFile, identify_single_file

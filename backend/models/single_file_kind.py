@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ModelError
-from .safetensors_header import header_error, read_header, read_metadata
+from .given_file import FLOATS, check_given_file
+from .safetensors_header import read_header, read_metadata
 from .single_file_families import (
     EMA_PREFIX,
     FAMILIES,
@@ -18,10 +19,8 @@ from .single_file_families import (
     Prediction,
     SingleFileFamily,
 )
-from .unsafe_weights import PICKLED, refused_kind
 
 Header = Mapping[str, Mapping[str, Any]]
-FLOATS = ("F16", "BF16", "F32", "F64")
 LORA_MARKS = ("lora_", ".lora.", ".lora_A.", "lokr_", "hada_", "oft_blocks", "oft_diag")
 ANOTHER = "choose a Stable Diffusion 1.x, 2.x or XL base checkpoint"
 # Parts of names that no Stable Diffusion checkpoint has, and what a file with them is.
@@ -77,7 +76,7 @@ def identify_single_file(
     Raises ModelError, in one line with what to do: no file, a pickle, a damaged or cut off file, another kind of
     model, a part that is missing, numbers of another kind, a prediction that cannot be told.
     """
-    _check_is_safetensors(path)
+    _check_is_checkpoint(path)
     header, stated = read_header(path), read_metadata(path)
     if kind := _other_kind(header):
         raise ModelError(f"{path} {kind[0]}; {kind[1]}")
@@ -109,21 +108,12 @@ def identify_single_file(
     )
 
 
-def _check_is_safetensors(path: Path) -> None:
+def _check_is_checkpoint(path: Path) -> None:
     if path.is_dir():
         raise ModelError(f"{path} is a folder; give one checkpoint file, or give the folder to --model as it is")
     if not path.is_file():
         raise ModelError(f"there is no file {str(path)!r}; give a checkpoint that ends in .safetensors")
-    if refused_kind(path.name) == PICKLED:
-        raise ModelError(
-            f"{path} is a pickle, which can run programs when it is read; elsewhere, where that does no harm, read it "
-            "with torch.load and weights_only=True, write its state_dict with safetensors.torch.save_file, and import "
-            "that file"
-        )
-    if path.suffix.lower() != ".safetensors":
-        raise ModelError(f"{path} does not end in .safetensors; only checkpoints in that format are read; {ANOTHER}")
-    if fault := header_error(path):
-        raise ModelError(f"{path} {fault}; copy or download it again, whole")
+    check_given_file(path, str(path), ANOTHER)
     if not read_header(path):
         raise ModelError(f"{path} holds no tensors; {ANOTHER}")
 

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import ModelError
-from .download_record import HubFile, hub_hash, read_record
+from .download_record import hub_hash, read_record
 from .import_record import read_import_record
 from .json_files import json_error
 from .model_files import is_clip_folder, loaded_files, missing_files
+from .record_file import HubFile
 from .safetensors_header import header_error
 from .vocabulary_file import read_vocabulary
 

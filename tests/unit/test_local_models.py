@@ -14,15 +14,9 @@ import pytest
 
 from dreamwright.backend.errors import ModelError
 from dreamwright.backend.guidance.denoisers.loading import load_denoiser
-from dreamwright.backend.models.download_record import (
-    DownloadRecord,
-    HubFile,
-    is_inside,
-    read_record,
-    record_path,
-    write_record,
-)
+from dreamwright.backend.models.download_record import DownloadRecord, read_record, record_path, write_record
 from dreamwright.backend.models.local import local_models, resolve_model
+from dreamwright.backend.models.record_file import HubFile, is_inside
 from dreamwright.backend.models.registry import BY_NAME, STARTER
 from dreamwright.backend.models.unsafe_weights import unsafe_weights_found
 from tests.testing.fake_hub import safetensors_bytes

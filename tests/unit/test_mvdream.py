@@ -22,7 +22,8 @@ from dreamwright.backend.guidance.denoisers.loading import load_denoiser
 from dreamwright.backend.guidance.denoisers.multi_view_latent import VIEWS, MultiViewLatentDiffusion
 from dreamwright.backend.guidance.interfaces import CameraAware, LatentDenoiser, NativeDenoiser
 from dreamwright.backend.guidance.sds import ScoreDistillation
-from dreamwright.backend.models.mvdream_layout import diffusers_config, diffusers_name
+from dreamwright.backend.models.latent_diffusion_names import diffusers_name
+from dreamwright.backend.models.mvdream_layout import diffusers_config
 from dreamwright.backend.models.parameter_counts import resident_numbers
 from dreamwright.backend.models.pipeline_folder import open_pipeline
 from dreamwright.backend.text.prompts import PromptEmbeddings
