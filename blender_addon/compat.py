@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""All differences between Blender 3.4 and 5.2."""
+"""The differences between Blender 3.4 and 5.2; those of meshes and materials are in `datablocks`."""
 
 from __future__ import annotations
 
@@ -70,12 +70,6 @@ def keep_out_of_files(datablock: Any) -> bool:
     if is_supported:
         datablock.is_runtime_data = True
     return is_supported
-
-
-def use_nodes(owner: Any) -> None:
-    """Give a material a node tree. From 5.0 on it always has one, and setting `use_nodes` warns."""
-    if bpy.app.version < (5, 0, 0):
-        owner.use_nodes = True
 
 
 def with_window(context: Any, act: Callable[[], Any]) -> Any:
