@@ -4,10 +4,7 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
-import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,6 +15,7 @@ from typing import IO, Any
 from dreamwright.shared import __version__
 
 from ..errors import DreamwrightError, ExportError, RunError
+from ..io.blender_program import blender_command, blender_variables
 
 MARK = "DREAMWRIGHT "  # starts the lines of demo_scene.py among those of Blender
 STOP_S = 60.0  # for the server to stop its worker and itself
@@ -66,7 +64,7 @@ def run(options: argparse.Namespace) -> int:
             f"cannot make the folder {options.out}: {error.strerror}; choose another with --out"
         ) from error
     out = options.out.resolve()
-    command = _blender(options.blender)
+    command = blender_command(options.blender)
     zip_path = options.addon.resolve() if options.addon else _built(out)
     if not zip_path.is_file():
         raise DemoError(
@@ -89,20 +87,6 @@ def _setting(text: str) -> tuple[str, str]:
     if not equals:
         raise DemoError(f"setting {text!r} has no '='; allowed is section.name=value, for example run.steps=400")
     return name.strip(), value.strip()
-
-
-def _blender(given: Path | None) -> list[str]:
-    """The command that runs a script in a Blender, up to the script's path. Raises DemoError."""
-    program = str(given) if given else None
-    if program is None and importlib.util.find_spec("bpy") is not None:
-        return [sys.executable, "-B"]
-    program = program or shutil.which("blender")
-    if program is None or not Path(program).exists():
-        raise DemoError(
-            f"there is no Blender{' at ' + program if program else ''}; install it as a module with "
-            'pip install "dreamwright[blender]", or name a program with --blender'
-        )
-    return [program, "--background", "--factory-startup", "--python-exit-code", "1", "--python"]
 
 
 def _built(out: Path) -> Path:
@@ -163,14 +147,7 @@ def _drive(command: list[str], arguments: dict[str, Any], out: Path) -> None:
     from tqdm import tqdm
 
     script = Path(__file__).with_name("demo_scene.py")
-    # A user folder of its own, so that the user's Blender is neither read nor changed.
-    variables = {
-        **os.environ,
-        "DREAMWRIGHT_DEMO": json.dumps(arguments),
-        "BLENDER_USER_RESOURCES": str(out / "blender"),
-    }
-    for part in ("config", "scripts", "datafiles"):
-        (out / "blender" / part).mkdir(parents=True, exist_ok=True)
+    variables = {**blender_variables(out / "blender"), "DREAMWRIGHT_DEMO": json.dumps(arguments)}
     failure, bar = "", None
     with (out / "blender.log").open("w") as log:
         process = subprocess.Popen(

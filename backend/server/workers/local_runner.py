@@ -73,6 +73,11 @@ class LocalRunner:
         """All devices, which stay the same while the server runs."""
         return tuple(self._workers)
 
+    @property
+    def failed_starts(self) -> int:
+        """How often in a row every device's worker ended before it was ready; the fewest of all devices."""
+        return min((worker.failures for worker in self._workers.values()), default=0)
+
     def reattach(self, running: Mapping[str, int]) -> set[str]:
         """Nothing: workers end with their server. The job's lock keeps a slow one away from its job."""
         return set()
