@@ -31,6 +31,7 @@ JOB_CHARACTERS = 40  # a job id
 TICKET_CHARACTERS = 64  # a ticket, or the id of a client installation
 OWNER_CHARACTERS = 200  # a user's name
 SEED_LARGEST = 2**31 - 1  # of a job
+VARIATIONS_LARGEST = 16  # jobs of one group: a contact sheet of 4 x 4
 PRIORITY_LOWEST, PRIORITY_HIGHEST = -10, 10  # of a job; 0 is the default, only admins may set more
 
 HEARTBEAT_S = 1.0  # an idle client greets the server this often

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""`dreamwright generate`: a prompt becomes a mesh file; checkpoints, previews, Ctrl-C and resume on the way."""
+"""`dreamwright generate`: a prompt becomes a mesh file, or several variations of it; it can be stopped and resumed."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dreamwright.shared.limits import VARIATIONS_LARGEST
+
 from ..config.presets import PRESETS, method_of
-from ..errors import CheckpointError, one_line
+from ..errors import CheckpointError, PromptError, one_line
 from ..training.methods import METHODS, get_method, preset_of
 from .run_display import PreviewFolder
 from .signals import INTERRUPTED, StopSignal
@@ -22,21 +24,26 @@ from .training_run import (
     take_steps,
     work_folder,
 )
+from .variations import run_variations
 
 if TYPE_CHECKING:
     from ..geometry.build import Mesh, MeshReport
     from ..training.job import Job
 
+PROP, VARIATIONS = Path("prop.glb"), Path("variations")  # default outputs of one prop, and of several
+
 
 def add_arguments(subparsers: Any) -> argparse.ArgumentParser:
     """Define the command's arguments."""
     parser = subparsers.add_parser("generate", help="make a 3D prop from a prompt", description=__doc__)
-    parser.add_argument("prompt", help='what to make, for example "a red mushroom"')
+    parser.add_argument(
+        "prompt", nargs="?", help='what to make, for example "a red mushroom"; with --like its prompt by default'
+    )
     parser.add_argument(
         "--out",
         type=Path,
-        default=Path("prop.glb"),
-        help="mesh file: .glb, .ply or .obj; replaced only once a mesh is made, never by a failed run",
+        help=f"mesh file: .glb, .ply or .obj (default {PROP}); replaced only once a mesh is made, never by a failed "
+        f"run; with --variations a folder (default {VARIATIONS})",
     )
     parser.add_argument(
         "--method",
@@ -87,6 +94,20 @@ def add_arguments(subparsers: Any) -> argparse.ArgumentParser:
         help="start from the field of another run (its work folder, kept with --keep-work) to fine-tune it to this "
         "prompt; run.finetune_share says how much of it to keep",
     )
+    parser.add_argument(
+        "--variations",
+        type=int,
+        metavar="N",
+        help=f"make N props (1 to {VARIATIONS_LARGEST}) that differ in their seed, --seed and those after it, with a "
+        "contact sheet; the same command continues where it was stopped",
+    )
+    parser.add_argument(
+        "--like",
+        type=Path,
+        metavar="PATH",
+        help="make variations of a finished one, given as its mesh file or its folder: start from its field with the "
+        "seeds after its own; run.finetune_share says how much of it to keep",
+    )
     add_run_arguments(parser)
     return parser
 
@@ -120,6 +141,11 @@ def run(options: argparse.Namespace) -> int:
     from ..training.pipeline import TextTo3DPipeline
     from .sample import choose_device
 
+    if options.variations is not None or options.like is not None:
+        return run_variations(options, job_from, describe)
+    if options.prompt is None:
+        raise PromptError('there is no prompt; give one, for example "a red mushroom", or --like')
+    options.out = options.out or PROP
     job, is_main = job_from(options), is_main_process()
     if is_main:
         check_output_path(options.out, job.config.mesh.texture > 0)
@@ -139,7 +165,7 @@ def run(options: argparse.Namespace) -> int:
                 endings = [event.complete for event in pipeline.events() if isinstance(event, Finished)]
                 return 0 if all(endings) else INTERRUPTED
             outcome = take_steps(pipeline, work_folder(options), previews)
-        return finish(options, pipeline, outcome, previews, _describe)
+        return finish(options, pipeline, outcome, previews, describe)
 
 
 def _check_not_own(options: argparse.Namespace) -> None:
@@ -156,7 +182,7 @@ def _check_not_own(options: argparse.Namespace) -> None:
         )
 
 
-def _describe(mesh: Mesh, report: MeshReport) -> str:
+def describe(mesh: Mesh, report: MeshReport) -> str:
     """The figures of a mesh in one line."""
     error = report.error
     return (

@@ -123,10 +123,14 @@ def finish(
     outcome: Outcome,
     previews: PreviewFolder,
     describe: Callable[[Mesh, MeshReport], str],
+    on_complete: Callable[[Mesh], None] = lambda mesh: None,
+    go_on: str = "continue with the same command and --resume",
 ) -> int:
     """Write the mesh, print what `describe` says of it, and remove the checkpoints of a complete run.
 
-    Returns the exit code. Raises RunError when there is no mesh, or when it had to be written to another place.
+    `on_complete` receives the mesh of a complete run before its checkpoints are removed; `go_on` says how to continue a
+    stopped one. Returns the exit code. Raises RunError when there is no mesh, or when it had to be written to another
+    place.
     """
     from ..training.checkpoints import remove_checkpoints
 
@@ -142,6 +146,8 @@ def finish(
 
             previews.save("turntable", turntable_image(mesh))
         print(f"{options.out}: {describe(mesh, report)}")
+        if outcome.is_complete:
+            on_complete(mesh)
     except DreamwrightError as error:
         if outcome.is_complete:
             raise
@@ -149,7 +155,7 @@ def finish(
     if not outcome.is_complete:
         if outcome.checkpoint_error:
             raise RunError(f"stopped at step {pipeline.step}, which is not kept: {outcome.checkpoint_error}")
-        print(f"stopped at step {pipeline.step}; continue with the same command and --resume", file=sys.stderr)
+        print(f"stopped at step {pipeline.step}; {go_on}", file=sys.stderr)
         return INTERRUPTED
     if not options.keep_work:
         remove_checkpoints(work)

@@ -10,6 +10,8 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from dreamwright.shared.contact_grid import grid_columns
+
 from ..geometry.build import Mesh
 from .classifier_metrics import render_views
 
@@ -33,6 +35,26 @@ def contact_sheet(rows: Sequence[str], columns: Sequence[str], tiles: Mapping[tu
         draw.text((GAP, LINE + number * (height + GAP) + height // 2 - LINE // 2), label, fill="black")
     for (row, column), tile in tiles.items():
         sheet.paste(to_image(tile), (left + GAP + column * (width + GAP), LINE + row * (height + GAP)))
+    return sheet
+
+
+def labeled_sheet(tiles: Sequence[tuple[str, Image.Image]]) -> Image.Image:
+    """Images of any sizes, row by row in a grid of `grid_columns`, each below its label.
+
+    Raises ValueError without any.
+    """
+    if not tiles:
+        raise ValueError("no tiles; a sheet needs at least one")
+    columns = grid_columns(len(tiles))
+    rows = -(-len(tiles) // columns)
+    width, height = (max(image.size[axis] for _, image in tiles) for axis in (0, 1))
+    across, down = width + GAP, LINE + height + GAP
+    sheet = Image.new("RGB", (GAP + columns * across, rows * down), "white")
+    draw = ImageDraw.Draw(sheet)
+    for index, (label, image) in enumerate(tiles):
+        left, top = GAP + index % columns * across, index // columns * down
+        draw.text((left, top + 1), label[: width // CHARACTER], fill="black")
+        sheet.paste(image, (left, top + LINE))
     return sheet
 
 

@@ -22,6 +22,7 @@ from .state_file import (
     UnusableCheckpointError,
     disk_error,
     read_file,
+    seed_of,
     write_state,
 )
 
@@ -34,11 +35,15 @@ PARTS = (
 
 @dataclass(frozen=True)
 class InitialField:
-    """Tensors of a field and its background by name, the prompt that they were made for, and the file's checksum."""
+    """Tensors of a field and its background by name, the prompt that they were made for, and the file's checksum.
+
+    seed: of the run that made them; None where the file does not say.
+    """
 
     tensors: Mapping[str, Tensor]
     prompt: str
     digest: str
+    seed: int | None = None
 
 
 def first_step(run: RunConfig) -> int:
@@ -81,7 +86,7 @@ def read_initial_field(place: Path) -> InitialField:
             continue
         field = {name: tensor for name, tensor in tensors.items() if name.startswith(PARTS)}
         if field and "sha256" in header:
-            return InitialField(field, header.get("prompt", ""), header["sha256"])
+            return InitialField(field, header.get("prompt", ""), header["sha256"], seed_of(header))
         problems.append(f"{path.name} holds no field")
     found = "; ".join(problems) or f"no field in {place}"
     raise CheckpointError(f"{found}; give the folder of a run that was made with --keep-work, or its {FIELD_FILE}")

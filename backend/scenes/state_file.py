@@ -97,6 +97,14 @@ def read_state(path: Path, job: RunIdentity) -> RunState:
     return RunState(step, seed, restarts, tensors)
 
 
+def seed_of(header: Mapping[str, str]) -> int | None:
+    """The seed of the run that wrote a header; None where it does not say."""
+    try:
+        return _run_numbers(json.loads(header["run"]))[1]
+    except (KeyError, ValueError):
+        return None
+
+
 def _digest(header: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
     """SHA-256 of the header without the digest itself, and of every tensor's name, type, shape and bytes."""
     fields = {name: text for name, text in header.items() if name != "sha256"}

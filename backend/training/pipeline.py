@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,7 +14,7 @@ import torch
 from dreamwright.shared import __version__
 
 from ..config.presets import get_preset
-from ..config.schema import METHOD_GUIDANCE
+from ..config.schema import METHOD_GUIDANCE, RunConfig
 from ..errors import CheckpointError, ConfigError, OutOfMemoryError, StoppedError, is_out_of_memory, one_line
 from ..geometry.build import Mesh, MeshReport
 from ..geometry.input_mesh import InputMesh
@@ -78,8 +80,13 @@ class TextTo3DPipeline:
         self._folder: PipelineFolder | None = None
         loaded = self._load_guidance(group, should_stop, check_stop)
         make_scene = self._scene_factory(loaded, group, initial_field, input_mesh)
-        with self._within_memory(*LOADING):
-            self.trainer = Trainer(make_scene, job.config.run, resume, should_stop, group=group)
+
+        def make_trainer(run: RunConfig, resume: RunState | None) -> Trainer:
+            with self._within_memory(*LOADING):
+                return Trainer(make_scene, run, resume, should_stop, group=group)
+
+        self._make_trainer = make_trainer
+        self.trainer = make_trainer(job.config.run, resume)
         check_stop()
         recipe = (get_preset(job.preset, job.family).notice,) if job.family else ()
         self.notices = (*recipe, *self.scene.notices, *loaded.notices)
@@ -122,6 +129,17 @@ class TextTo3DPipeline:
             return make_field(seed)
 
         return make_scene
+
+    def with_seed(self, seed: int, resume: RunState | None = None) -> TextTo3DPipeline:
+        """The same job with another seed, which shares the loaded model; only one of the two may run at a time.
+
+        Raises as the constructor does for its scene.
+        """
+        other = copy.copy(self)
+        config = self.job.config
+        other.job = replace(self.job, config=replace(config, run=replace(config.run, seed=seed)))
+        other.trainer = self._make_trainer(other.job.config.run, resume)
+        return other
 
     @property
     def scene(self) -> Scene:
