@@ -209,6 +209,16 @@ class GuidanceConfig:
         """Negatives of Perp-Neg, each a row of the network's batch for every image: 0, 1 or 2."""
         return 0 if self.opposite_weight == 0 else 2 if self.perp_neg == "azimuth" else 1
 
+    @property
+    def rows_per_draw(self) -> int:
+        """Rows of the network's batch for each draw of a view."""
+        guided = 2 + self.opposite_prompts
+        if self.rule == "csd":
+            shares = self.csd_negative, self.csd_negative_end
+            return guided + (self.negative_prompt != "" and shares != (1, 1))
+        unguided = self.omega == 0 and (self.rule != "sdi" or self.inversion_omega == 0)
+        return 1 if unguided else guided
+
 
 @dataclass(frozen=True)
 class ClipConfig:

@@ -29,7 +29,7 @@ import torch
 
 from ..config.parsing import apply_settings
 from ..config.schedules import view_resolution, views_per_step
-from ..config.schema import Config, GuidanceConfig
+from ..config.schema import Config
 from ..config.usage import memory_settings, resumable_memory_settings
 from ..errors import ConfigError, InsufficientMemoryError
 from ..fields.hash_levels import hash_levels
@@ -75,7 +75,7 @@ def estimate_memory(
     """
     stages = [_views_together(config, progress) for progress in (0.0, 1.0)]  # with the early resolution, and after it
     n = max(stages)
-    calls = _calls(config.guidance)
+    calls = config.guidance.rows_per_draw
     offload = config.model.offload if torch.device(device).type != "cpu" else "off"
     parts = {"network": resident_numbers(folder, folder.network, offload, dtype) * dtype.itemsize}
     activations = n * config.guidance.noises * calls * _network_numbers(folder, config)
@@ -187,16 +187,6 @@ def _cgroup_left() -> int | None:
         return max(0, limit - used + int(stat.get("inactive_file", 0)))
     except (OSError, ValueError):
         return None
-
-
-def _calls(guidance: GuidanceConfig) -> int:
-    """Rows of the network's batch for each draw of a view."""
-    guided = 2 + guidance.opposite_prompts
-    if guidance.rule == "csd":
-        shares = guidance.csd_negative, guidance.csd_negative_end
-        return guided + (guidance.negative_prompt != "" and shares != (1, 1))
-    unguided = guidance.omega == 0 and (guidance.rule != "sdi" or guidance.inversion_omega == 0)
-    return 1 if unguided else guided
 
 
 def _graph_numbers(folder: PipelineFolder, config: Config) -> int:

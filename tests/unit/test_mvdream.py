@@ -106,7 +106,7 @@ def test_the_network_answers_as_the_published_one(denoiser: MultiViewLatentDiffu
     time = torch.tensor([981.0] * VIEWS + [20.0] * VIEWS)
     for pose, views in ((camera, VIEWS), (camera, 2), (None, 1)):
         given = {"hidden": text, "together": torch.full((2 * VIEWS,), views)} | ({} if pose is None else {"pose": pose})
-        got = double._output(z, time, given)
+        got = double.network_output(z, time, given)
         wanted = published_network(TINY_CONFIG, weights, z, time, text, pose, views)
         assert wanted.std() > 0.1 and not torch.allclose(wanted[:4], wanted[4:])
         # All in float64 but the sinusoids of time, which diffusers computes in float32: 6e-8 of angles up to 1e3.

@@ -14,7 +14,7 @@ from .latent import LatentDiffusion, check_latent_channels
 class FlowTransformer(LatentDiffusion):
     """A latent denoiser of prediction kind "flow"; its timestep is 1000 sigma_t, after the scheduler's shift."""
 
-    def _output(self, z: Tensor, time: Tensor, conditioning: dict[str, Tensor]) -> Tensor:
+    def network_output(self, z: Tensor, time: Tensor, conditioning: dict[str, Tensor]) -> Tensor:
         return self.network(
             hidden_states=z, timestep=time, encoder_hidden_states=conditioning["hidden"],
             pooled_projections=conditioning["pooled"], return_dict=False,

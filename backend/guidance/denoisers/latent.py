@@ -24,7 +24,7 @@ TEXT_TO_IMAGE = "choose a base text-to-image model"
 class LatentDiffusion(DiffusersDenoiser):
     """A frozen network on the latents of a frozen VAE; implements `NativeDenoiser` and `LatentDenoiser`.
 
-    This class runs Stable Diffusion 1.x and 2.x; other families override `_output`.
+    This class runs Stable Diffusion 1.x and 2.x; other families override `network_output`.
     """
 
     def __init__(self, parts: DenoiserParts, vae: VAE, latent_size: int) -> None:
@@ -48,9 +48,9 @@ class LatentDiffusion(DiffusersDenoiser):
     def predict_with_graph(self, z_t: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
         """The network's own prediction for z_t (n, channels, h, w), float32, all in one call."""
         tensors = {name: tensor.to(self.dtype) for name, tensor in conditioning.tensors.items()}
-        return self._output(z_t.detach().to(self.device, self.dtype), self.model_timestep(t), tensors).float()
+        return self.network_output(z_t.detach().to(self.device, self.dtype), self.model_timestep(t), tensors).float()
 
-    def _output(self, z: Tensor, time: Tensor, conditioning: dict[str, Tensor]) -> Tensor:
+    def network_output(self, z: Tensor, time: Tensor, conditioning: dict[str, Tensor]) -> Tensor:
         output: Tensor = self.network(z, time, encoder_hidden_states=conditioning["hidden"], return_dict=False)[0]
         return output
 

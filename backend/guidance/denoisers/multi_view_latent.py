@@ -43,7 +43,7 @@ class MultiViewLatentDiffusion(SetsOfViews, LatentDiffusion):
         network.class_embedding = CameraEmbedding(network.class_embedding)
         join_views(network)
 
-    def _output(self, z: Tensor, time: Tensor, conditioning: dict[str, Tensor]) -> Tensor:
+    def network_output(self, z: Tensor, time: Tensor, conditioning: dict[str, Tensor]) -> Tensor:
         pose, together = conditioning.get("pose"), conditioning.get("together")
         output: Tensor = self.network(
             z,

@@ -96,11 +96,11 @@ class PixelDiffusion(DiffusersDenoiser):
         """
         z, timesteps = z_t.detach().to(self.device, self.dtype), self.model_timestep(t).expand(len(z_t))
         if self.shuffle == 1:
-            return self._output(z, timesteps, conditioning)
+            return self.network_output(z, timesteps, conditioning)
         views = self.views_together(conditioning)
         rows, offsets = grid_offsets(timesteps, len(self._schedule.timesteps), self.shuffle, views)
         there = rows.to(self.device)
-        output = self._output(rolled(z[there], offsets), timesteps[there], conditioning[there])
+        output = self.network_output(rolled(z[there], offsets), timesteps[there], conditioning[there])
         return mean_of_rows(rolled(output, -offsets), rows, len(z_t))
 
     def views_together(self, conditioning: Conditioning) -> int:
@@ -111,7 +111,7 @@ class PixelDiffusion(DiffusersDenoiser):
         """The network's inputs beside z_t and t, for n rows of conditioning."""
         return {"encoder_hidden_states": conditioning.tensors["hidden"].to(self.dtype)}
 
-    def _output(self, z: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
+    def network_output(self, z: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
         patches = functional.pixel_unshuffle(z, self.shuffle)
         output = self.network(patches, timesteps, return_dict=False, **self.network_inputs(conditioning))[0]
         # DeepFloyd IF also learns the variance, in the second half of its channels.

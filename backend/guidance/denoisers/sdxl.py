@@ -20,7 +20,7 @@ TIME_IDS = 6  # original height and width, crop's top and left, wanted height an
 class SdxlDiffusion(LatentDiffusion):
     """A latent denoiser that declares its views uncropped images of its own size, as the pipeline does by default."""
 
-    def _output(self, z: Tensor, time: Tensor, conditioning: dict[str, Tensor]) -> Tensor:
+    def network_output(self, z: Tensor, time: Tensor, conditioning: dict[str, Tensor]) -> Tensor:
         ids = z.new_full(
             (len(z), TIME_IDS), float(z.shape[-1] * self.vae.factor)
         )  # created on the device: no copy and no synchronization
