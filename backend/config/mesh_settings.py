@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from dreamwright.shared import limits
 
@@ -96,11 +96,54 @@ class SurfaceConfig:
         duration=False,
         help="Initial step size of colors.",
     )
+    texture_rate: float = setting(
+        0.0,
+        SHARE,
+        zero="texels follow the vertices' colors",
+        unit="display sRGB a step",
+        duration=False,
+        help="Initial step size of the texels, where there is a texture (mesh.texture), beside that of colors.",
+    )
+    resolution: int = setting(
+        0,
+        (8, 512),
+        unit="pixels a side",
+        zero="render.resolution",
+        reduce_memory=(256, 128),
+        help="Size of the stage's views.",
+    )
+    supersampling: int = setting(2, (1, 8), help="Samples a side of each pixel of the stage's views.")
+    focal_min: float = setting(
+        0.0,
+        (0.1, 100),
+        unit="image widths",
+        zero="camera.focal_min",
+        at_most="focal_max",
+        duration=False,
+        help="Smallest focal length of the stage (framing focal).",
+    )
+    focal_max: float = setting(
+        0.0,
+        (0.1, 100),
+        unit="image widths",
+        zero="camera.focal_max",
+        duration=False,
+        help="Largest focal length of the stage (framing focal).",
+    )
+    omega: float = setting(
+        0.0, (1e-3, 1000), zero="guidance.omega", duration=False, help="guidance.omega of the stage."
+    )
+    weighting: Literal["same", "sigma2", "uniform", "clean"] = setting(
+        "same", duration=False, help="guidance.weighting of the stage. same: that of the field."
+    )
     normals: float = setting(
         300.0,
         WEIGHT,
         duration=False,
         help="Weight of the length of the difference between the normals of neighboring faces.",
+    )
+    consistency: float = setting(
+        0.0, WEIGHT, duration=False, help="Weight of 1 - cos between the normals of neighboring faces, as in Magic3D."
     )
     laplacian: float = setting(30.0, WEIGHT, duration=False, help="Weight as refine.laplacian, for this stage.")
     edges: float = setting(30.0, WEIGHT, duration=False, help="Weight as refine.edges, for this stage.")

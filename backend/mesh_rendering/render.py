@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Differentiable rendering of a vertex-colored mesh: colors, shading and silhouettes have gradients."""
+"""Differentiable rendering of a mesh: vertex colors, texels, shading and silhouettes have gradients."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from ..geometry.topology import smooth_groups
 from ..rendering.shading import Shading, shade
 from .antialias import Edges, antialias, crossings, mesh_edges
 from .normals import corner_normals, face_cross
+from .texture_map import TextureMap, bilinear
 from .visibility import covered_pixels, nearest_faces, project
 
 
@@ -67,9 +68,10 @@ def render_mesh(
     lights: Tensor,
     resolution: int,
     supersampling: int = 1,
+    texture: TextureMap | None = None,
 ) -> MeshRendering:
     """Images of vertices (V, 3) with colors (C, 3) display sRGB: one shading and one light (n, 3) a view, plain
-    background (n, 3).
+    background (n, 3). With a texture, whose image is display sRGB, colors are what is added to it.
 
     Rasterized at `supersampling` times the resolution, antialiased there, then averaged. Shaded by eq 7 at each pixel
     with the corners' interpolated normal, reversed on faces seen from behind, since input meshes may be open.
@@ -81,13 +83,16 @@ def render_mesh(
     flat = topology.faces.reshape(-1)
     numbers = vertices.new_tensor([(s.ambient, s.diffuse, float(s.kind == "textureless")) for s in shadings])[seen.view]
     corners = [colors.index_select(0, topology.color_faces.reshape(-1))]
+    if texture is not None:
+        corners.append(texture.uv.to(vertices))
     lit = any(s.diffuse > 0 for s in shadings)
     if lit:
         corners += [vertices.index_select(0, flat), corner_normals(vertices, topology.faces, topology.groups)]
-    values = seen.interpolate(torch.cat(corners, dim=-1))
-    albedo = torch.where(numbers[:, 2:] > 0, torch.ones_like(values[:, :3]), values[:, :3])
+    values = list(seen.interpolate(torch.cat(corners, dim=-1)).split([part.shape[1] for part in corners], dim=1))
+    albedo = values[0] if texture is None else (values[0] + bilinear(texture.image, values.pop(1))).clamp(0, 1)
+    albedo = torch.where(numbers[:, 2:] > 0, torch.ones_like(albedo), albedo)
     if lit:
-        place, normal = values[:, 3:6], functional.normalize(values[:, 6:], dim=-1)
+        place, normal = values[1], functional.normalize(values[2], dim=-1)
         with torch.no_grad():
             towards = cameras.position.to(vertices)[seen.view] - place
             inside_out = (face_cross(vertices, topology.faces)[seen.face] * towards).sum(-1, keepdim=True) < 0

@@ -21,9 +21,9 @@ def guidance_for(config: GuidanceConfig, strength: float) -> GuidanceConfig:
 
 
 def surface_guidance(config: Config) -> GuidanceConfig:
-    """The guidance's times in the surface stage of a field, over the whole of it.
+    """The guidance of a field's surface stage: its own weights, and its times over the whole of the stage.
 
-    None is below the lowest at the end of the field's steps, nor below surface.t_min.
+    No time is below the lowest at the end of the field's steps, nor below surface.t_min.
     """
     surface = config.surface
     low = max(lowest_end(config.guidance), surface.t_min)
@@ -35,6 +35,8 @@ def surface_guidance(config: Config) -> GuidanceConfig:
         t_max_end=max(low, surface.t_max_end),
         t_anneal_begin=0.0,
         t_anneal_share=1.0,
+        omega=surface.omega or config.guidance.omega,
+        weighting=config.guidance.weighting if surface.weighting == "same" else surface.weighting,
     )
 
 
@@ -50,12 +52,21 @@ def surface_config(config: Config) -> Config:
         color_rate=surface.color_rate,
         laplacian=surface.laplacian,
         edges=surface.edges,
+        normals=surface.consistency,
+        supersampling=surface.supersampling,
+    )
+    camera = replace(
+        config.camera,
+        focal_min=surface.focal_min or config.camera.focal_min,
+        focal_max=surface.focal_max or config.camera.focal_max,
     )
     # Only views with light: albedo alone shows no shape.
     shading = replace(config.shading, albedo_only_share=0.0)
     return replace(
         config,
         run=replace(config.run, steps=surface.steps),
+        camera=camera,
+        render=replace(config.render, resolution=surface.resolution or config.render.resolution),
         shading=shading,
         guidance=surface_guidance(config),
         refine=refine,

@@ -22,6 +22,7 @@ from .field_scene import FieldScene
 from .interfaces import DivergedError, RunState, SceneHealth, Verdict
 from .state_tensors import with_prefix, without_prefix
 from .surface_scene import PARTS, SurfaceScene, surface_tensors
+from .textured_surface_scene import TexturedSurfaceScene
 
 PREFIX = "surface."  # of the second stage's tensors in a state
 MADE = "surface.mesh."  # of the mesh that it begins with
@@ -137,20 +138,21 @@ class FieldSurfaceScene:
         group, tensors = self.field.group, dict[str, Tensor]()
         with group.raise_on_all(DivergedError):
             if group.is_main:
-                tensors = surface_tensors(*self.field.mesh_of(replace(self.config.mesh, texture=0)))
-        counts = torch.tensor([len(tensors[name]) if tensors else 0 for name in PARTS])
+                size = self.config.mesh.texture if self.config.surface.texture_rate > 0 else 0
+                tensors = surface_tensors(*self.field.mesh_of(replace(self.config.mesh, texture=size)))
+        counts = torch.tensor([len(tensors[name]) if name in tensors else 0 for name in PARTS])
         group.broadcast([counts])
-        for (name, dtype), count in zip(PARTS.items(), counts.tolist(), strict=True):
-            tensors.setdefault(name, torch.empty(count, 3, dtype=dtype))
-        group.broadcast([tensors[name] for name in PARTS])
+        for (name, (dtype, columns)), count in zip(PARTS.items(), counts.tolist(), strict=True):
+            if count:
+                tensors.setdefault(name, torch.empty(count, columns, dtype=dtype))
+        group.broadcast([tensors[name] for name in PARTS if name in tensors])
         return tensors
 
     def _begin_surface(self, tensors: Mapping[str, Tensor]) -> None:
         """Go on with this mesh; the memory of the field's optimizer is given back."""
         field = self.field
-        self.surface = SurfaceScene(
-            self.config, self._guidance, self.prompts, tensors, self.seed, field.device, field.group
-        )
+        kind = TexturedSurfaceScene if "texels" in tensors else SurfaceScene
+        self.surface = kind(self.config, self._guidance, self.prompts, tensors, self.seed, field.device, field.group)
         self._made = dict(tensors)
         field.optimizer.state.clear()
 
@@ -159,12 +161,12 @@ class FieldSurfaceScene:
     ) -> tuple[Mesh, MeshReport]:
         """See `Scene.to_mesh`: the field's mesh until the second stage has begun, then the optimized one.
 
-        The latter's texture is the field's, with the changes of the vertices' colors added.
+        A texture that the stage did not optimize is the field's, with the changes of the vertices' colors added.
         """
         if self.surface is None:
             return self.field.to_mesh(progress, should_stop)
         mesh, report = self.surface.to_mesh()
-        if not self.config.mesh.texture:
+        if not self.config.mesh.texture or isinstance(self.surface, TexturedSurfaceScene):
             return mesh, report
         before, _ = self.field.to_mesh(progress, should_stop)
         if not np.array_equal(before.faces, mesh.faces):  # settings of the mesh, or the machine, changed in between

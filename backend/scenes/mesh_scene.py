@@ -105,6 +105,7 @@ class MeshScene(OptimizedScene):
             {"params": [self.color_offsets], "rate": refine.color_rate},
         ]
         self.optimizer = UniformAdam(groups)
+        self.parameters = {"vertex_offsets": self.vertex_offsets, "color_offsets": self.color_offsets}
         moved = 100 * refine.strength * refine.reach / 0.5
         size = f"{len(input_mesh.vertices)} vertices, {len(input_mesh.faces)} triangles"
         bound = f"no vertex moves more than {moved:.0f}% of the mesh's radius"
@@ -138,6 +139,10 @@ class MeshScene(OptimizedScene):
         """(V, 3) by which each color is changed, display sRGB."""
         return self._color_steps.solve(self.color_offsets) if self.optimizes_colors else torch.zeros_like(self.colors)
 
+    def values(self) -> tuple[Tensor, ...]:
+        """What is rendered, differentiable in the parameters: displacements first, then color changes."""
+        return self.displacements(), self.color_changes()
+
     # --- one step
 
     def _backward(self) -> dict[str, float]:
@@ -145,12 +150,12 @@ class MeshScene(OptimizedScene):
         drawn = sample_views(self.config, self.views, self.progress, self.streams)
         if not self.renders_untextured():
             drawn = drawn.without_untextured()
-        values = self.displacements(), self.color_changes()
+        values = self.values()
         # Chunks leave their gradients at these leaves, so that no two chunks' images are held at once.
         leaves = [value.detach().requires_grad_(value.requires_grad) for value in values]
 
         def chunk_gradients(chunk: slice, share: float) -> dict[str, float]:
-            loss, figures = self._chunk_loss(leaves[0], leaves[1], drawn[chunk].to(self.device))
+            loss, figures = self._chunk_loss(leaves, drawn[chunk].to(self.device))
             if loss.requires_grad:
                 (share * loss).backward()
             return figures
@@ -164,26 +169,18 @@ class MeshScene(OptimizedScene):
                 total = total + (leaf.grad * value).sum()
         if total.requires_grad:
             total.backward()
-        self.group.average_gradients((self.vertex_offsets, self.color_offsets))
-        if not all_finite(p.grad for p in (self.vertex_offsets, self.color_offsets) if p.grad is not None):
+        parameters = tuple(self.parameters.values())
+        self.group.average_gradients(parameters)
+        if not all_finite(p.grad for p in parameters if p.grad is not None):
             raise DivergedError("the mesh's gradient holds NaN or infinity")
         return {**figures, **penalty_figures}
 
-    def _chunk_loss(
-        self, displacements: Tensor, color_changes: Tensor, views: StepViews
-    ) -> tuple[Tensor, dict[str, float]]:
-        """The guidance's loss of some views, mean over them, and figures."""
+    def _chunk_loss(self, values: Sequence[Tensor], views: StepViews) -> tuple[Tensor, dict[str, float]]:
+        """The guidance's loss of some views of `values`, mean over them, and figures."""
         plain = torch.where(views.has_plain[:, None], views.plain, torch.full_like(views.plain, GREY))
         background = background_for(self.guidance, plain)
-        seen = self._render(
-            displacements,
-            color_changes,
-            background,
-            views.cameras,
-            views.shadings,
-            views.lights,
-            self.config.render.resolution,
-        )
+        size = self.config.render.resolution
+        seen = self._render(values, background, views.cameras, views.shadings, views.lights, size)
         if not all_finite([seen.image.detach()]):
             raise DivergedError("the rendered image holds NaN or infinity")
         noise = self.streams["noise"]
@@ -222,15 +219,14 @@ class MeshScene(OptimizedScene):
 
     def _render(
         self,
-        displacements: Tensor,
-        color_changes: Tensor,
+        values: Sequence[Tensor],
         background: Tensor,
         cameras: Cameras,
         shadings: Sequence[Shading],
         lights: Tensor,
         resolution: int,
     ) -> MeshRendering:
-        vertices, colors = self.rest + displacements, (self.colors + color_changes).clamp(0, 1)
+        vertices, colors = self.rest + values[0], (self.colors + values[1]).clamp(0, 1)
         samples = self.config.refine.supersampling
         return render_mesh(self.topology, vertices, colors, background, cameras, shadings, lights, resolution, samples)
 
@@ -243,8 +239,7 @@ class MeshScene(OptimizedScene):
         """The mesh from upright cameras around it (degrees), before gray, the light beside the camera."""
         cameras = orbit_cameras(azimuths, elevation, ORBIT_DISTANCE, ORBIT_FOCAL).to(self.device)
         gray, shadings = torch.full((len(cameras), 3), 0.75, device=self.device), [shading] * len(cameras)
-        values = self.displacements(), self.color_changes()
-        return self._render(*values, gray, cameras, shadings, camera_lights(cameras), resolution)
+        return self._render(self.values(), gray, cameras, shadings, camera_lights(cameras), resolution)
 
     def preview(self) -> NDArray[np.uint8]:
         """See `Scene.preview`."""
@@ -282,7 +277,7 @@ class MeshScene(OptimizedScene):
 
     def shared_tensors(self) -> list[Tensor]:
         """The offsets."""
-        return [self.vertex_offsets, self.color_offsets, *super().shared_tensors()]
+        return [*self.parameters.values(), *super().shared_tensors()]
 
     def to_mesh(
         self, progress: Callable[[float], None] = lambda share: None, should_stop: Callable[[], bool] = lambda: False
@@ -314,7 +309,7 @@ class MeshScene(OptimizedScene):
 
     def state(self) -> RunState:
         """See `Scene.state`."""
-        tensors = with_prefix("", {"vertex_offsets": self.vertex_offsets, "color_offsets": self.color_offsets})
+        tensors = with_prefix("", self.parameters)
         tensors |= with_prefix("optimizer.", optimizer_tensors(self.optimizer))
         tensors |= with_prefix("stream.", self.streams.snapshot()) | self.learner_tensors()
         return RunState(self.step, self.seed, 0, tensors)
@@ -322,16 +317,15 @@ class MeshScene(OptimizedScene):
     def load(self, state: RunState) -> None:
         """See `Scene.load`."""
         tensors = state.tensors
-        own = {"vertex_offsets": self.vertex_offsets, "color_offsets": self.color_offsets}
         try:
-            for name, value in own.items():
+            for name, value in self.parameters.items():
                 if tensors[name].shape != value.shape:
                     raise ValueError(f"{name} has another shape")
             required = state.step > 0 and (self.optimizes_vertices or self.optimizes_colors)
             load_optimizer(self.optimizer, without_prefix("optimizer.", tensors), required)
             self.load_learner(state)
             with torch.no_grad():
-                for name, value in own.items():
+                for name, value in self.parameters.items():
                     value.copy_(tensors[name])
             self.streams.restore(without_prefix("stream.", tensors))
         except (KeyError, RuntimeError, ValueError) as error:

@@ -20,19 +20,34 @@ from .mesh_losses import normal_difference
 from .mesh_scene import MeshScene
 from .placed_mesh import current_surface, placed_mesh
 
-PARTS: Mapping[str, torch.dtype] = {"vertices": torch.float32, "faces": torch.int32, "albedo": torch.float32}
+# Tensors of a field's mesh: type and columns. The last three are of its texture, where it has one.
+PARTS: Mapping[str, tuple[torch.dtype, int]] = {
+    "vertices": (torch.float32, 3),
+    "faces": (torch.int32, 3),
+    "albedo": (torch.float32, 3),
+    "uv": (torch.float32, 2),
+    "corners": (torch.int32, 3),
+    "texels": (torch.uint8, 3),
+}
 
 
 def surface_tensors(mesh: Mesh, report: MeshReport) -> dict[str, Tensor]:
-    """vertices (V, 3) in scene units, faces (F, 3) and linear albedo (V, 3) of a field's mesh."""
+    """vertices (V, 3) in scene units, faces (F, 3) and linear albedo (V, 3) of a field's mesh.
+
+    With a texture also uv (U, 2) and corners (F, 3) of its `Unwrapping`, and texels (s * s, 3).
+    """
     vertices = (mesh.vertices.astype(np.float64) - np.array(report.offset)) / report.scale
     arrays = {"vertices": vertices, "faces": mesh.faces, "albedo": mesh.albedo}
-    return {name: torch.from_numpy(np.ascontiguousarray(array)).to(PARTS[name]) for name, array in arrays.items()}
+    if mesh.texture is not None:
+        places = mesh.texture.unwrapping
+        arrays |= {"uv": places.uv, "corners": places.corners, "texels": mesh.texture.image.reshape(-1, 3)}
+    return {name: torch.from_numpy(np.ascontiguousarray(array)).to(PARTS[name][0]) for name, array in arrays.items()}
 
 
 def surface_mesh(tensors: Mapping[str, Tensor]) -> InputMesh:
     """The mesh of `surface_tensors`: no scaling, every vertex its own place. Raises KeyError for a missing part."""
-    vertices, faces, albedo = (tensors[name].cpu().to(dtype).numpy() for name, dtype in PARTS.items())
+    parts = ("vertices", "faces", "albedo")
+    vertices, faces, albedo = (tensors[name].cpu().to(PARTS[name][0]).numpy() for name in parts)
     return InputMesh(vertices, faces, albedo, vertices.astype(np.float64), np.arange(len(vertices)), 1.0)
 
 
@@ -56,6 +71,8 @@ class SurfaceScene(MeshScene):
     def penalties(self, displacements: Tensor) -> tuple[Tensor, dict[str, float]]:
         """See `MeshScene.penalties`; the differences of neighboring normals in addition."""
         total, figures = super().penalties(displacements)
+        if self.config.surface.normals == 0:
+            return total, figures
         bending = normal_difference(self.rest + displacements, self.topology.faces, self._pairs)
         return total + self.config.surface.normals * bending, {**figures, "bending": float(bending.detach())}
 

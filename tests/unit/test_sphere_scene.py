@@ -68,7 +68,7 @@ def test_step_gradient_is_the_gradient_of_the_score(clip_model: ImageTextModel) 
     )
     cameras, views = orbit_cameras([10, 130], 20.0, 1.9, 1.2), [Shading()] * 2
     drawn = StepViews(cameras, cameras.position, tuple(views), torch.full((2, 3), 0.3), torch.ones(2, dtype=torch.bool))
-    loss, figures = shape._chunk_loss(shape.displacements(), shape.color_changes(), drawn)
+    loss, figures = shape._chunk_loss(shape.values(), drawn)
     gradients = torch.autograd.grad(loss, (shape.vertex_offsets, shape.color_offsets))
     where, colors = shape.rest + shape.displacements(), shape.colors + shape.color_changes()
     seen = render_mesh(shape.topology, where, colors, torch.ones(2, 3), cameras, views, cameras.position, SIDE, 1)
@@ -97,7 +97,7 @@ def test_textureless_views_come_in_the_first_part_only(clip_model: ImageTextMode
     )
     shown: list[set[str]] = []
     render = shape._render
-    shape._render = lambda *given: shown.append({s.kind for s in given[4]}) or render(*given)
+    shape._render = lambda *given: shown.append({s.kind for s in given[3]}) or render(*given)
     for _ in range(8):
         shape.train_step()
     assert shown == [{"textureless"}] * 4 + [{"shaded"}] * 4

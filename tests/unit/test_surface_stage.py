@@ -9,9 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from dreamwright.backend.config.schema import Config
 from dreamwright.backend.errors import CheckpointError, OutOfMemoryError
-from dreamwright.backend.guidance.sds import ScoreDistillation
 from dreamwright.backend.scenes import field_scene
 from dreamwright.backend.scenes.derived_config import surface_config, surface_guidance
 from dreamwright.backend.scenes.field_scene import FieldScene
@@ -19,37 +17,26 @@ from dreamwright.backend.scenes.field_surface_scene import FieldSurfaceScene
 from dreamwright.backend.scenes.initial_field import read_initial_field, save_field
 from dreamwright.backend.scenes.interfaces import RunState
 from dreamwright.backend.training.checkpoints import read_checkpoint, write_checkpoint
-from dreamwright.backend.training.events import Checkpoint, Event, Finished, Preparing, Preview, StepCompleted
+from dreamwright.backend.training.events import Event, Finished, Preparing, Preview, StepCompleted
 from dreamwright.backend.training.job import make_job
 from dreamwright.backend.training.trainer import Trainer
 from tests.testing.oracles import KnownImages
 from tests.testing.sphere_runs import ball_images, run_of
+from tests.testing.staged_runs import (
+    FIELD_STEPS,
+    LAST,
+    SURFACE_STEPS,
+    assert_equal,
+    checkpoints,
+    staged_config,
+    staged_run,
+)
 from tests.testing.tiny_model import quick_config
-
-FIELD_STEPS, SURFACE_STEPS = 6, 4
-LAST = FIELD_STEPS + SURFACE_STEPS
 
 
 @pytest.fixture
 def oracle() -> KnownImages:
     return KnownImages(lambda cameras: ball_images(cameras, 16), 16)
-
-
-def staged_config(*settings: str) -> Config:
-    return quick_config(f"surface.steps={SURFACE_STEPS}", "surface.color_rate=0.12", *settings)
-
-
-def staged_run(config: Config, oracle: KnownImages, **options: object) -> Trainer:
-    return run_of(config, oracle, surface_guidance=ScoreDistillation(oracle, surface_guidance(config)), **options)
-
-
-def checkpoints(events: list[Event]) -> dict[int, RunState]:
-    return {event.state.step: event.state for event in events if isinstance(event, Checkpoint)}
-
-
-def assert_equal(first: RunState, second: RunState) -> None:
-    assert first.tensors.keys() == second.tensors.keys() and first.step == second.step
-    assert [name for name, value in first.tensors.items() if not torch.equal(value, second.tensors[name])] == []
 
 
 @pytest.fixture(scope="module")
