@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Presets: a quality (`draft`, `standard`, `paper`, or a method of CLIP's), whose recipe depends on the model's family.
+"""Presets: a quality (`draft`, `standard`, `fine`, `paper`, or one of CLIP's), whose recipe is the model's family's.
 
 A preset is named by its quality alone, or as family/quality, which is refused with a model of another family.
 docs/method.md lists where the starter's `paper` differs from the paper.

@@ -148,5 +148,5 @@ def test_preset_is_valid_and_survives_json(name: str) -> None:
 
 
 def test_unknown_preset_lists_the_known_ones() -> None:
-    with pytest.raises(ConfigError, match="draft, standard, paper"):
+    with pytest.raises(ConfigError, match="draft, standard, fine, paper"):
         get_preset("ultra")

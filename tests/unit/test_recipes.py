@@ -122,22 +122,47 @@ MAGIC3D = {
     "guidance.t_max_end": 0.5, "guidance.view_words": "four", "guidance.textureless_words": "",
     "guidance.weighting": "sigma2", "shading.ambient": 0, "shading.ambient_max": 1,
 }  # fmt: skip
+COARSE = DREAMFUSION | {  # magic3d-coarse-*: no progressive levels, weighting_strategy uniform, soft_shading
+    "run.steps": 10000, "field.hash_start_level": 0, "shading.albedo_only_share": 0.2001,
+    "regularizers.orientation_share": 0.5, "guidance.weighting": "uniform", "shading.ambient": 0,
+    "shading.ambient_max": 1,
+}  # fmt: skip
+SURFACE = {  # magic3d-refine-sd
+    "surface.steps": 5000, "surface.resolution": 512, "surface.supersampling": 1,
+    "surface.focal_min": 1.207107, "surface.focal_max": 1.866025,  # 0.5 / tan(22.5), 0.5 / tan(15) degrees
+    "surface.omega": 100, "surface.weighting": "sigma2", "surface.t_min": 0, "surface.t_max": 0.5,
+    "surface.t_max_end": 0.5, "surface.normals": 0, "surface.consistency": 10000, "surface.color_rate": 0.01,
+    "surface.texture_rate": 0.01, "mesh.resolution": 128, "mesh.texture": 1024, "shading.ambient": 0,
+    "shading.ambient_max": 1,
+}  # fmt: skip
 MV_REFINE = STEADY | {name: MVDREAM[name] for name in MVDREAM if name.startswith("camera.")}
 
 TABLE: dict[str, dict[str, Any]] = {
     "pixel/draft": DREAMFUSION | SHORT | IF,
     "pixel/standard": DREAMFUSION | LONG | IF,
+    "pixel/fine": COARSE
+    | IF
+    | SURFACE
+    | {"surface.omega": 20, "surface.resolution": 64, "surface.supersampling": 2, "mesh.texture": 256},
     "pixel/refine": MAGIC3D | {"guidance.omega": 20, "render.resolution": 64},
     "latent/draft": DREAMFUSION | SHORT | SD,
     "latent/standard": DREAMFUSION | LONG | SD,
+    "latent/fine": COARSE | SD | SURFACE,
     "latent/paper": PROLIFIC,
     "latent/refine": MAGIC3D | {"guidance.omega": 100},
     "sdxl/draft": DREAMFUSION | SHORT | SD | XL,
     "sdxl/standard": DREAMFUSION | LONG | SD | XL,
+    "sdxl/fine": DREAMFUSION | LONG | SD | XL | SURFACE,
     "sdxl/refine": MAGIC3D | {"guidance.omega": 100},
     "flow/draft": RFDS
     | {"run.steps": 5000, "render.resolution": 256, "render.coarse_resolution": 0, "model.image_size": 256},
     "flow/standard": RFDS,
+    "flow/fine": RFDS
+    | SURFACE
+    | {
+        "run.steps": 5000, "render.resolution": 256, "render.coarse_resolution": 0, "surface.omega": 99,
+        "surface.weighting": "clean", "surface.t_max": 0.7, "surface.t_max_end": 0.7,
+    },
     "flow/refine": MAGIC3D | {name: RFDS[name] for name in RFDS if name.startswith(("guidance.", "model."))},
     "multi-view/draft": MVDREAM
     | {
@@ -145,6 +170,13 @@ TABLE: dict[str, dict[str, Any]] = {
         "render.coarse_resolution": 0,
     },
     "multi-view/standard": MVDREAM,
+    "multi-view/fine": MVDREAM
+    | SURFACE
+    | {
+        "surface.omega": 49, "surface.weighting": "clean", "surface.resolution": 256, "surface.supersampling": 2,
+        "surface.focal_min": 0, "surface.focal_max": 0, "mesh.texture": 512, "light.distance_min": 0.4,
+        "light.distance_max": 0.75, "light.direction_std": 0.5,
+    },
     "multi-view/paper": MVDREAM | SHADED,
     "multi-view/refine": MAGIC3D
     | MV_REFINE
@@ -229,8 +261,8 @@ def test_a_quality_depends_on_the_family() -> None:
 @pytest.mark.parametrize(
     ("name", "family", "words"),
     [
-        ("ultra", "latent", "unknown preset 'ultra'; allowed are draft, standard, paper; choose"),
-        ("paper", "sdxl", r"no preset 'paper' for SDXL models .*; allowed are draft, standard; choose"),
+        ("ultra", "latent", "unknown preset 'ultra'; allowed are draft, standard, fine, paper; choose"),
+        ("paper", "sdxl", r"no preset 'paper' for SDXL models .*; allowed are draft, standard, fine; choose"),
         ("pixel/draft", "latent", r"for pixel models \(IFPipeline\), and the model .* latent .*choose latent/draft"),
         ("latent/paper", "flow", "no preset 'paper' for flow models"),
         ("imagen/draft", "pixel", "unknown preset 'imagen/draft'; allowed are draft.*pixel/draft"),

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from .magic3d import SURFACE_LEFT_OUT, surface_numbers
 from .recipe import Source, Sourced, changed, published_recipe
 from .refinement import refinement
 from .threestudio import (
@@ -83,6 +84,21 @@ def first_numbers() -> tuple[Sourced, ...]:
     )
 
 
+def fine_numbers() -> tuple[Sourced, ...]:
+    """The part before the resolution grows, then a mesh with RFDS's guidance in place of Magic3D's."""
+    row, times = rows(RFDS), "step_percent 0.3 of RFDS_sd3.py"
+    first = tuple(number for number in first_numbers() if number.setting != "model.image_size")
+    return changed(
+        changed(NUMBERS, *first),
+        *changed(
+            surface_numbers(row("surface.omega", 99.0, "guidance_scale: 100, of (text - uncond) on top of uncond")),
+            row("surface.weighting", "clean", "mse(noise - latents, velocity)"),
+            row("surface.t_max", 0.7, times),
+            row("surface.t_max_end", 0.7, times),
+        ),
+    )
+
+
 NUMBERS = numbers()
 NOT_CARRIED = (
     *LEFT_OUT,
@@ -93,5 +109,12 @@ NOT_CARRIED = (
 RECIPES = (
     published_recipe("flow", "draft", "standard's first 5,000 steps", changed(NUMBERS, *first_numbers()), NOT_CARRIED),
     published_recipe("flow", "standard", "RFDS: a hash grid, 15,000 steps up to 512 pixels", NUMBERS, NOT_CARRIED),
+    published_recipe(
+        "flow",
+        "fine",
+        "RFDS's first 5,000 steps, then a mesh with a texture at 512 pixels as in Magic3D",
+        fine_numbers(),
+        (*NOT_CARRIED, *SURFACE_LEFT_OUT),
+    ),
     refinement("flow", *guidance_numbers()),
 )

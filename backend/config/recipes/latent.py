@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from .magic3d import COARSE_SD, FINE_LEFT_OUT, REFINE, coarse_numbers, surface_numbers
 from .recipe import Sourced, changed, published_recipe
 from .refinement import MAGIC3D, refinement
 from .threestudio import (
@@ -24,6 +25,7 @@ from .units import per_pixel
 SD, SD_DEMO, PROLIFIC = (threestudio(n) for n in ("dreamfusion-sd", "gradio/dreamfusion-sd", "prolificdreamer"))
 OMEGA = 100.0
 NUMBERS = dreamfusion_numbers(SD, OMEGA, 45.0)
+SURFACE_OMEGA = rows(REFINE)("surface.omega", OMEGA, "guidance_scale: 100., of (text - uncond) on top of text")
 
 
 def prolific_numbers() -> tuple[Sourced, ...]:
@@ -75,6 +77,13 @@ RECIPES = (
         "threestudio's DreamFusion: a hash grid, 10,000 steps of one view",
         NUMBERS,
         DREAMFUSION_LEFT_OUT,
+    ),
+    published_recipe(
+        "latent",
+        "fine",
+        "Magic3D: a field at 64 pixels, then its mesh with a texture at 512, 15,000 steps",
+        changed(coarse_numbers(COARSE_SD, OMEGA, 45.0), *surface_numbers(SURFACE_OMEGA)),
+        FINE_LEFT_OUT,
     ),
     published_recipe(
         "latent",

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 
+from .magic3d import SURFACE_LEFT_OUT, surface_numbers
 from .recipe import Source, Sourced, changed, published_recipe
 from .refinement import refinement
 from .threestudio import ADAMW_LEFT_OUT, LEFT_OUT, adam_numbers, field_numbers, rows, steady, unlit
@@ -91,11 +92,33 @@ def first_numbers() -> tuple[Sourced, ...]:
     )
 
 
+def light_numbers() -> tuple[Sourced, ...]:
+    """Point lights, whose lengths are halved as well."""
+    row, light = rows(SHADED), "light_distance_range: (0.8, 1.5), the default of the camera data"
+    return (
+        row("light.distance_min", SCALE * 0.8, light),
+        row("light.distance_max", SCALE * 1.5, light),
+        row("light.direction_std", SCALE * 1.0, "light_position_perturb: 1.0, the default of the camera data"),
+    )
+
+
+def fine_numbers() -> tuple[Sourced, ...]:
+    """MVDream without shading, then a mesh in sets of four views with MVDream's guidance in place of Magic3D's."""
+    row = rows(PLAIN)
+    omega = row("surface.omega", 49.0, "guidance_scale: 50.0, of (text - uncond) on top of uncond")
+    stage = changed(
+        surface_numbers(omega, 256),
+        row("surface.weighting", "clean", "recon_loss: true, half of the squared distance to x0"),
+    )
+    # The focal length follows the distance, as in the field's views.
+    framed = tuple(number for number in stage if not number.setting.startswith("surface.focal"))
+    return changed(numbers(PLAIN), *light_numbers(), *framed)
+
+
 def shading_numbers() -> tuple[Sourced, ...]:
     """What the shading variant has instead of colors without light."""
     row = rows(SHADED)
     orientation, soft = "lambda_orient: [0, 10., 1000., 5000], a mean over rays", "soft_shading: true"
-    light = "light_distance_range: (0.8, 1.5), the default of the camera data"
     return (
         row("field.normals", "analytic", "normal_type: analytic"),
         row("shading.albedo_only_share", FIRST / STEPS, "ambient_only_steps: 5000"),
@@ -103,9 +126,7 @@ def shading_numbers() -> tuple[Sourced, ...]:
         row("shading.textureless_probability", 0.5, "textureless_prob: 0.5"),
         row("shading.ambient", 0.0, soft),
         row("shading.ambient_max", 1.0, soft),
-        row("light.distance_min", SCALE * 0.8, light),
-        row("light.distance_max", SCALE * 1.5, light),
-        row("light.direction_std", SCALE * 1.0, "light_position_perturb: 1.0, the default of the camera data"),
+        *light_numbers(),
         row("regularizers.orientation_start", per_pixel(10, 64), orientation),
         row("regularizers.orientation_end", per_pixel(1000, 256), orientation),
         row("regularizers.orientation_share", FIRST / STEPS, orientation),
@@ -125,6 +146,13 @@ RECIPES = (
     ),
     published_recipe(
         "multi-view", "standard", "MVDream without shading: 10,000 steps up to 256 pixels", NUMBERS, NOT_CARRIED
+    ),
+    published_recipe(
+        "multi-view",
+        "fine",
+        "MVDream without shading, then a mesh with a texture at 256 pixels as in Magic3D, 15,000 steps",
+        fine_numbers(),
+        (*NOT_CARRIED, *SURFACE_LEFT_OUT),
     ),
     published_recipe(
         "multi-view",

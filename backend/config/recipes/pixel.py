@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from ..schema import Config
+from .magic3d import COARSE_IF, FINE_LEFT_OUT, coarse_numbers, surface_numbers
 from .recipe import Recipe, changed, published_recipe
 from .refinement import refinement
 from .threestudio import DREAMFUSION_LEFT_OUT, dreamfusion_numbers, half_as_long, rows, threestudio
@@ -18,6 +19,20 @@ RECIPES = (
     published_recipe("pixel", "draft", "half of standard's steps", changed(NUMBERS, *half_as_long(IF_DEMO)), LEFT_OUT),
     published_recipe(
         "pixel", "standard", "threestudio's DreamFusion: a hash grid, 10,000 steps of one view", NUMBERS, LEFT_OUT
+    ),
+    published_recipe(
+        "pixel",
+        "fine",
+        "Magic3D: a field, then its mesh with a texture, by the same model at 64 pixels",
+        changed(
+            coarse_numbers(COARSE_IF, OMEGA, 90.0),
+            *surface_numbers(rows(COARSE_IF)("surface.omega", OMEGA, "guidance_scale: 20., of the first stage"), 64),
+        ),
+        (
+            *FINE_LEFT_OUT,
+            LEFT_OUT[-1],
+            "The second stage is Stable Diffusion's at 512 pixels; here it is the same model's.",
+        ),
     ),
     Recipe(
         "pixel",
