@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-PROTOCOL_VERSION = 6  # sides of different versions refuse each other with a message
+PROTOCOL_VERSION = 7  # sides of different versions refuse each other with a message
 
 REQUEST_BYTES = 64 * 1024  # of a message from a client
 REPLY_BYTES = 8 * 1024 * 1024  # of a message from the server
@@ -28,6 +28,7 @@ VALUE_CHARACTERS = 1000  # a textual setting value
 MESSAGE_CHARACTERS = 4000  # an error or a warning
 JOBS_LISTED = 500  # jobs in one reply
 JOB_CHARACTERS = 40  # a job id
+GROUP_CHARACTERS = 40  # the id of a group of jobs, made by the client
 TICKET_CHARACTERS = 64  # a ticket, or the id of a client installation
 OWNER_CHARACTERS = 200  # a user's name
 SEED_LARGEST = 2**31 - 1  # of a job

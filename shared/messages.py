@@ -56,6 +56,10 @@ class JobSummary:
     has_field: bool = boolean(False)  # its field is kept: a job with another prompt can start from it
     parent_job: str = text(limits.JOB_CHARACTERS, "")  # the job from whose field it starts
     mesh: str = text(64, "")  # SHA-256 of the uploaded mesh that it refines; "": it generates from scratch
+    group: str = text(limits.GROUP_CHARACTERS, "")  # of variations of one prompt that were submitted together; "": none
+    group_index: int = integer(0, limits.VARIATIONS_LARGEST - 1, 0)  # its place among them
+    discarded: bool = boolean(False)  # it is being stopped, and is deleted as soon as it has ended
+    preview_step: int = integer(0, LARGEST, 0)  # of its newest preview, which `GetPreview` returns; 0: none
 
 
 # --- requests
@@ -93,6 +97,8 @@ class SubmitJob:
     priority: int = integer(limits.PRIORITY_LOWEST, limits.PRIORITY_HIGHEST, 0)  # above 0: admins only
     parent_job: str = text(limits.JOB_CHARACTERS, "")  # start from this job's field instead of a fresh one
     mesh: str = text(64, "")  # SHA-256 of an uploaded mesh to refine; "": generate from scratch
+    group: str = text(limits.GROUP_CHARACTERS, "")  # the group that it belongs to; "": none
+    group_index: int = integer(0, limits.VARIATIONS_LARGEST - 1, 0)  # its place in the group, which no other job has
 
 
 @dataclass(frozen=True)
@@ -118,6 +124,24 @@ class CancelJob:
     """Stop a job within one step; its present field becomes a mesh."""
 
     job: str = text(limits.JOB_CHARACTERS)
+
+
+@dataclass(frozen=True)
+class CancelGroup:
+    """Stop every job of a group that has not ended, as `CancelJob`. Answered by a `JobList` of the group."""
+
+    group: str = text(limits.GROUP_CHARACTERS)
+
+
+@dataclass(frozen=True)
+class DiscardGroup:
+    """Delete the jobs of a group, those that have not ended as soon as they are stopped.
+
+    Pinned jobs stay, and so does the job `keep`. Answered by a `JobList` of those that stay.
+    """
+
+    group: str = text(limits.GROUP_CHARACTERS)
+    keep: str = text(limits.JOB_CHARACTERS, "")  # "": none
 
 
 @dataclass(frozen=True)
@@ -169,6 +193,13 @@ class PreviewAck:
     """Credit-based flow control: so many previews were received, and as many more may be sent. Has no reply."""
 
     count: int = integer(1, 100)
+
+
+@dataclass(frozen=True)
+class GetPreview:
+    """Ask for a job's newest preview, once. Answered by a `PreviewFrame`."""
+
+    job: str = text(limits.JOB_CHARACTERS)
 
 
 @dataclass(frozen=True)
@@ -277,8 +308,8 @@ class ServerShutdown:
 MESSAGES: dict[str, type[Any]] = {
     kind.__name__: kind
     for kind in (
-        Hello, GetCapabilities, GetStatus, SubmitJob, UploadChunk, ListJobs, CancelJob, PauseJob, ResumeJob,
-        SetPriority, PinJob, DeleteJob, Subscribe, PreviewAck, FetchChunk,
+        Hello, GetCapabilities, GetStatus, SubmitJob, UploadChunk, ListJobs, CancelJob, CancelGroup, DiscardGroup,
+        PauseJob, ResumeJob, SetPriority, PinJob, DeleteJob, Subscribe, PreviewAck, GetPreview, FetchChunk,
         Welcome, Capabilities, ServerStatus, UploadProgress, JobReply, JobList, Chunk, Done, Refusal,
         JobChanged, JobDeleted, PreviewFrame, ServerShutdown,
     )

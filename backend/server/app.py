@@ -23,6 +23,7 @@ from dreamwright.shared.messages import PreviewFrame, Refusal, Subscribe, Welcom
 
 from ..errors import DreamwrightError
 from .jobs.cleanup import Cleanup
+from .jobs.groups import JobGroups
 from .jobs.job_store import JobStore
 from .jobs.uploads import Uploads
 from .monitoring.counters import Counters
@@ -68,7 +69,10 @@ def build_service(
     reporter = StatusReporter(store, counters, lambda: runner.devices, welcome.software, dispatcher.step_rate, clock)
     uploads = Uploads(store.folder, policy, clock)
     dispatcher.recover()
-    return Service(welcome, policy, store, publisher, dispatcher, cleanup, uploads, reporter, lambda: runner.devices)
+    groups = JobGroups(store, cleanup, dispatcher.cancel, clock)
+    return Service(
+        welcome, policy, store, publisher, dispatcher, cleanup, uploads, groups, reporter, lambda: runner.devices
+    )
 
 
 class Server:

@@ -15,12 +15,15 @@ from dreamwright.shared import limits
 from dreamwright.shared.errors import RequestError
 from dreamwright.shared.job_states import ENDED, JobState
 from dreamwright.shared.messages import (
+    CancelGroup,
     CancelJob,
     Chunk,
     DeleteJob,
+    DiscardGroup,
     Done,
     FetchChunk,
     GetCapabilities,
+    GetPreview,
     GetStatus,
     Hello,
     JobList,
@@ -29,6 +32,7 @@ from dreamwright.shared.messages import (
     PauseJob,
     PinJob,
     PreviewAck,
+    PreviewFrame,
     ResumeJob,
     SetPriority,
     SubmitJob,
@@ -42,9 +46,11 @@ from ..errors import DreamwrightError
 from ..scenes.initial_field import first_step
 from ..training.job import Job
 from .jobs.cleanup import Cleanup
+from .jobs.groups import JobGroups, check_place
 from .jobs.initial_fields import check_field_matches, check_has_field, new_job_folder
 from .jobs.job_record import JobRecord
 from .jobs.job_store import JobStore, StorageError
+from .jobs.preview_file import read_preview
 from .jobs.scheduling import check_priority, check_quota
 from .jobs.uploads import Uploads
 from .monitoring.status_reporter import MetricsSnapshot, StatusReporter
@@ -81,12 +87,14 @@ class Service:
         dispatcher: Dispatcher,
         cleanup: Cleanup,
         uploads: Uploads,
+        groups: JobGroups,
         reporter: StatusReporter,
         devices: Callable[[], tuple[str, ...]],
     ) -> None:
         self._welcome, self._policy, self._devices = welcome, policy, devices
         self._store, self._publisher, self._reporter = store, publisher, reporter
         self.dispatcher, self.cleanup, self.uploads = dispatcher, cleanup, uploads
+        self._groups = groups
         self._is_closing = False
         self._handlers: dict[type[Any], Callable[[Any, RequestContext], Any]] = {
             Hello: self._hello,
@@ -97,11 +105,14 @@ class Service:
             ListJobs: self._list,
             Subscribe: self._subscribe,
             CancelJob: self._cancel,
+            CancelGroup: self._cancel_group,
+            DiscardGroup: self._discard_group,
             PauseJob: self._pause,
             ResumeJob: self._resume,
             SetPriority: self._set_priority,
             PinJob: self._pin,
             DeleteJob: self._delete,
+            GetPreview: self._preview,
             FetchChunk: self._fetch,
         }
 
@@ -125,8 +136,9 @@ class Service:
             raise RequestError("no-space", f"{error}, then send it again") from error
 
     def step(self) -> None:
-        """Handle the workers' reports, assign jobs, publish events, remove expired uploads."""
+        """Handle the workers' reports, assign jobs, publish events, remove discarded jobs and expired uploads."""
         self.dispatcher.step()
+        self._groups.step()
         self.uploads.remove_expired()
 
     def begin_shutdown(self) -> None:
@@ -191,6 +203,7 @@ class Service:
         if known is not None:
             return JobReply(known.summary)
         check_priority(request.priority, 0, context.is_admin)
+        check_place(request, self._groups.members(request.group, owner))
         self._check_quota(owner)
         try:
             job = self._validated(request, context)
@@ -248,6 +261,29 @@ class Service:
         self.dispatcher.cancel(request.job)
         return self._reply(request.job)
 
+    def _group(self, group: str, context: RequestContext) -> list[JobRecord]:
+        """The jobs of a group that the user may see. Raises RequestError when there is none."""
+        members = self._groups.members(group, None if context.is_admin else context.owner) if group else []
+        if not members:
+            raise RequestError("no-such-job", f"there is no group {group!r}")
+        return members
+
+    def _cancel_group(self, request: CancelGroup, context: RequestContext) -> JobList:
+        members = self._group(request.group, context)
+        self._groups.cancel(members)
+        return self._list_of(members)
+
+    def _discard_group(self, request: DiscardGroup, context: RequestContext) -> JobList:
+        members = self._group(request.group, context)
+        staying = [record for record in members if record.job == request.keep or record.summary.pinned]
+        if request.keep and request.keep not in [record.job for record in members]:
+            raise RequestError("no-such-job", f"group {request.group!r} has no job {request.keep!r}")
+        self._groups.discard(record for record in members if record not in staying)
+        return self._list_of(staying)
+
+    def _list_of(self, records: list[JobRecord]) -> JobList:
+        return JobList(tuple(self._store.records[record.job].summary for record in records), self._store.changed)
+
     def _pause(self, request: PauseJob, context: RequestContext) -> JobReply:
         record = self._visible(request.job, context)
         if record.state not in (JobState.QUEUED, JobState.RUNNING, JobState.PAUSED):
@@ -275,6 +311,13 @@ class Service:
             raise RequestError("not-now", f"the job is {record.state.value}; cancel it first")
         self.cleanup.delete(record)
         return Done()
+
+    def _preview(self, request: GetPreview, context: RequestContext) -> PreviewFrame:
+        record = self._visible(request.job, context)
+        frame = self._publisher.newest_preview(request.job) or read_preview(self._store.job_folder(request.job))
+        if frame is None:
+            raise RequestError("not-ready", f"the job is {record.state.value} and has no preview")
+        return frame
 
     def _fetch(self, request: FetchChunk, context: RequestContext) -> Chunk:
         record = self._visible(request.job, context)

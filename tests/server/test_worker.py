@@ -16,9 +16,10 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
+from dreamwright.backend.server.jobs.preview_file import read_preview
 from dreamwright.backend.server.workers.fencing import raise_fence
 from dreamwright.backend.server.workers.job_executor import MESH_FILE
-from dreamwright.backend.server.workers.worker_protocol import ProgressReport, Stop
+from dreamwright.backend.server.workers.worker_protocol import PreviewReport, ProgressReport, Stop
 from dreamwright.backend.training.checkpoints import FORMAT, NEWEST, PREVIOUS, VERSION
 from tests.testing.preloaded import run_in_child
 from tests.testing.recording_worker import SETTINGS, RecordingWorker, job_order, run_attempt, run_until_rename
@@ -52,6 +53,14 @@ def test_paused_job_resumes_to_the_same_mesh(started: Path, model: Path, referen
     assert (started / MESH_FILE).read_bytes() == reference
     assert (started / "checkpoints" / NEWEST).is_file(), "the server removes it, once it has written down the end"
     assert all(word.attempt == 2 for word in worker.sent)
+
+
+def test_newest_preview_stays_in_the_folder(model: Path, tmp_path: Path) -> None:
+    worker = RecordingWorker()
+    worker.stop_at = 5
+    run_attempt(model, tmp_path, 1, worker)
+    shown = [report.frame for report in worker.sent if isinstance(report, PreviewReport)]
+    assert shown and read_preview(tmp_path) == shown[-1]
 
 
 def test_clip_mesh_job_runs_resumes_and_keeps_no_field(tmp_path: Path) -> None:

@@ -94,8 +94,10 @@ class FakeJobs:
             )
             return
         if step < running.steps:
-            self.change(running.job, step=step, elapsed_s=float(step), eta_s=float(running.steps - step))
+            left = float(running.steps - step)
+            self.change(running.job, step=step, elapsed_s=float(step), eta_s=left, preview_step=step)
         else:
+            self.change(running.job, preview_step=step)
             self.finish(running.job, "succeeded")
         self.publish_preview(running.job, step)
 
@@ -178,6 +180,7 @@ class FakeJobs:
                 steps=int(request.settings.get("run.steps", self.steps)), elapsed_s=0.0, eta_s=-1.0,
                 queue_position=waiting + 1, health="", message="", submitted_at=time.time(), mesh_bytes=0,
                 mesh_sha256="", changed=self.changes, parent_job=request.parent_job, mesh=request.mesh,
+                group=request.group, group_index=request.group_index,
             )  # fmt: skip
             self.publish(lambda count: JobChanged(count, self.jobs[job]))
         if self.faults.lose_replies:

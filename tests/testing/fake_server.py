@@ -20,11 +20,14 @@ from dreamwright.shared import limits
 from dreamwright.shared.codec import pack, unpack
 from dreamwright.shared.errors import ProtocolError
 from dreamwright.shared.messages import (
+    CancelGroup,
     CancelJob,
     DeleteJob,
+    DiscardGroup,
     Done,
     FetchChunk,
     GetCapabilities,
+    GetPreview,
     Hello,
     JobDeleted,
     JobList,
@@ -117,9 +120,11 @@ class FakeServer(FakeJobs):
         peer.missed = 0 if peer.credit else step
         if peer.credit:
             peer.credit -= 1
-            self._send(
-                route, PreviewFrame(peer.previews_of, step, self.size, self.size, preview_bytes(step, self.size)), 0
-            )
+            self._send(route, self.frame_of(peer.previews_of, step), 0)
+
+    def frame_of(self, job: str, step: int) -> PreviewFrame:
+        """The preview of a job after a step."""
+        return PreviewFrame(job, step, self.size, self.size, preview_bytes(step, self.size))
 
     def _send(self, route: bytes, message: Any, number: int) -> None:
         data = pack(message, number)
@@ -159,6 +164,8 @@ class FakeServer(FakeJobs):
             if route in self.peers:
                 self.peers[route].credit += request.count
             return None
+        if isinstance(request, (CancelGroup, DiscardGroup)):
+            return self._about_group(request)
         if request.job not in self.jobs:
             return Refusal("no-such-job", f"there is no job {request.job}")
         return self._about_job(request, self.jobs[request.job])
@@ -166,9 +173,23 @@ class FakeServer(FakeJobs):
     def _list(self) -> JobList:
         return JobList(tuple(sorted(self.jobs.values(), key=lambda job: -job.changed)), self.changes)
 
+    def _about_group(self, request: CancelGroup | DiscardGroup) -> JobList:
+        for job in [job for job in self.jobs.values() if job.group == request.group]:
+            if isinstance(request, DiscardGroup) and (job.job == request.keep or job.pinned):
+                continue
+            if job.state not in ENDED:
+                self._about_job(CancelJob(job.job), job)
+            if isinstance(request, DiscardGroup):
+                self._about_job(DeleteJob(job.job), self.jobs[job.job])
+        return self._list()
+
     def _about_job(self, request: Any, job: JobSummary) -> Any:
         if isinstance(request, FetchChunk):
             return self.read_chunk(request)
+        if isinstance(request, GetPreview):
+            if not job.preview_step:
+                return Refusal("not-ready", "there is no preview")
+            return self.frame_of(job.job, job.preview_step)
         if isinstance(request, DeleteJob):
             if job.state not in ENDED:
                 return Refusal("not-now", "the job has not ended")

@@ -15,6 +15,7 @@ from ..policy import Policy
 from ..workers.job_executor import INITIAL_FIELD_FILE
 from .job_record import JobRecord
 from .job_store import JobStore, StorageError
+from .preview_file import PREVIEW_FILE
 from .retention import RetainedJob, expired, file_size, folder_size
 from .uploads import INPUT_MESH_FILE
 
@@ -59,9 +60,9 @@ class Cleanup:
             log.warning("expired jobs not deleted", extra={"why": str(error)})
 
     def retained_bytes(self, record: JobRecord) -> int:
-        """Bytes of an ended job's files: mesh and field, and whatever a resumable one continues from."""
+        """Bytes of an ended job's files: mesh, preview and field, and whatever a resumable one continues from."""
         job, folder = record.summary, self._store.job_folder(record.job)
-        size = job.mesh_bytes
+        size = job.mesh_bytes + file_size(folder / PREVIEW_FILE)
         if job.has_field:
             size += file_size(folder / FIELD_FILE)
         if job.resumable:

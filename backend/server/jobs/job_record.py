@@ -107,6 +107,8 @@ def new_summary(
         priority=request.priority,
         parent_job=request.parent_job,
         mesh=request.mesh,
+        group=request.group,
+        group_index=request.group_index,
     )
 
 

@@ -105,6 +105,10 @@ class EventPublisher:
             if subscriber.previews_of == frame.job:
                 self._send_preview(route, subscriber)
 
+    def newest_preview(self, job: str) -> PreviewFrame | None:
+        """The newest preview of a job since the server's start; None when there is none, or it was dropped."""
+        return self._previews.get(job)
+
     def publish_shutdown(self, message: str) -> None:
         """Send all subscribers, and those that come later, that the server is about to end."""
         self._shutdown = ServerShutdown(message)

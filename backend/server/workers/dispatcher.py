@@ -218,6 +218,7 @@ class Dispatcher:
             self._on_status(record, report)
         elif isinstance(report, PreviewReport):
             self._publisher.publish_preview(report.frame)
+            self._store.update_in_memory(report.job, preview_step=report.frame.step)
         else:
             try:
                 if isinstance(report, JobFinished):

@@ -17,6 +17,7 @@ from dreamwright.shared.failure_causes import FailureCause
 from dreamwright.shared.limits import MESSAGE_CHARACTERS
 from dreamwright.shared.messages import PreviewFrame
 
+from ..jobs.preview_file import write_preview
 from ..monitoring.logging_setup import redact
 from .fencing import SupersededError, check_fence, lock
 from .worker_protocol import JobFinished, PreviewReport, ProgressReport, Report, RunJob, StatusReport
@@ -50,6 +51,7 @@ class JobExecutor:
         self._stop_mode = ""  # the newest answer of `requested_stop` but ""
         self._reported = 0.0
         self._mesh_sha256 = ""  # of the mesh file, once it is written
+        self._preview: PreviewFrame | None = None  # the newest
         self._notes: list[str] = []  # what the job says to its end
 
     def _should_stop(self) -> bool:
@@ -67,7 +69,10 @@ class JobExecutor:
         redact(self._order.prompt, self._order.negative)
         try:
             with lock(self._folder, self._order.attempt, self._wait_for_lock) as is_held:
-                finished = self._train() if is_held else self._not_started()
+                try:
+                    finished = self._train() if is_held else self._not_started()
+                finally:
+                    self._keep_preview()
         except SupersededError as error:  # ignored by the server, unless the fence itself is lost
             finished = self._finished("failed", str(error), cause=FailureCause.FAULT)
         except _DiskFullError as error:
@@ -252,6 +257,16 @@ class JobExecutor:
         sha256 = self._mesh_sha256 if meshed else ""
         return JobFinished(self._order.job, how, message, meshed, self._order.attempt, cause.value, sha256)
 
+    def _keep_preview(self) -> None:
+        """Write the newest preview beside the mesh, for lists of jobs; a job is none the worse without it."""
+        if self._preview is None:
+            return
+        try:
+            check_fence(self._folder, self._order.attempt)
+            write_preview(self._folder, self._preview)
+        except (OSError, SupersededError) as error:
+            log.warning("preview not kept", extra={**self._log_fields(), "why": str(error)})
+
     def _report_event(self, event: Event) -> None:
         from ...training import events
 
@@ -266,8 +281,8 @@ class JobExecutor:
             self._report_status(*self._notes, *filter(None, [event.what]), stage="meshing" if event.what else "")
         elif isinstance(event, events.Preview):
             height, width = event.image.shape[:2]
-            frame = PreviewFrame(job, event.step, width, height, zlib.compress(event.image.tobytes(), 1))
-            self._send(PreviewReport(frame, attempt))
+            self._preview = PreviewFrame(job, event.step, width, height, zlib.compress(event.image.tobytes(), 1))
+            self._send(PreviewReport(self._preview, attempt))
         elif isinstance(event, events.Health):
             self._send(StatusReport(job, event.verdict, "", attempt))
         elif isinstance(event, events.Restarted):
