@@ -6,6 +6,7 @@ from __future__ import annotations
 import textwrap
 
 from .shared.capabilities import Capabilities, ModelInfo
+from .shared.durations import time_range_text
 from .shared.failure_causes import CAUSE_DESCRIPTIONS, FailureCause
 from .shared.job_states import ENDED, JobState
 from .shared.messages import JobSummary
@@ -63,17 +64,6 @@ def duration(seconds: float) -> str:
     if total < 3600:
         return f"{total // 60} min {total % 60:02d} s"
     return f"{total // 3600} h {total % 3600 // 60:02d} min"
-
-
-def time_range_text(low: float, high: float) -> str:
-    """An estimated duration in seconds as text: "about 4 min", "10 to 15 min", "under a minute"."""
-    if high < 60:
-        return "under a minute"
-    size, unit = (60, "min") if high < 7200 else (3600, "h")
-    first, last = max(1, round(low / size)), max(1, round(high / size))
-    if high <= 1.3 * low or first == last:
-        return f"about {max(1, round((low + high) / 2 / size))} {unit}"
-    return f"{first} to {last} {unit}"
 
 
 def progress_text(job: JobSummary) -> str:

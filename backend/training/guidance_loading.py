@@ -32,12 +32,13 @@ from .job import Job
 
 @dataclass(frozen=True)
 class LoadedGuidance:
-    """A guidance, the embeddings that it compares with, and lines for the user."""
+    """A guidance, the embeddings that it compares with, lines for the user, and the line of what memory it needs."""
 
     guidance: Guidance
     prompts: PromptEmbeddings
     notices: tuple[str, ...]
     surface: Guidance | None = None  # of the stage after the field, where there is one
+    needs: tuple[str, ...] = ()
 
 
 def load_diffusion_guidance(
@@ -55,14 +56,14 @@ def load_diffusion_guidance(
     `check_stop` may end the loading by StoppedError between its parts. Raises ModelError, PromptError, StoppedError and
     InsufficientMemoryError.
     """
-    config, notices = job.config, list[str]()
+    config, needs = job.config, tuple[str, ...]()
     guidance = config.guidance
     loras = open_loras(config.model.loras, folder)
     if job.scene == "field":
-        notices.append(check_memory(folder, config, dtype, device))
+        needs = (check_memory(folder, config, dtype, device),)
     else:
         guidance = guidance_for(guidance, config.refine.strength)
-    notices.append(f"guidance: {_guidance_text(guidance)}")
+    notices = (f"guidance: {_guidance_text(guidance)}",)
     check_rule(folder, config)
     encoder = make_text_encoder(folder, device, dtype, config.text, should_stop, loras=loras)
     with _main_first(group):
@@ -73,7 +74,7 @@ def load_diffusion_guidance(
         denoiser = load_denoiser(folder.path, device, dtype, config=config.model, text=encoder)
         estimate = score_estimate(denoiser, guidance)
     surface = ScoreDistillation(denoiser, surface_guidance(config), estimate) if config.surface.steps else None
-    return LoadedGuidance(ScoreDistillation(denoiser, guidance, estimate), prompts, tuple(notices), surface)
+    return LoadedGuidance(ScoreDistillation(denoiser, guidance, estimate), prompts, notices, surface, needs)
 
 
 def check_rule(folder: PipelineFolder, config: Config) -> None:

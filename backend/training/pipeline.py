@@ -34,6 +34,7 @@ from .field_training import field_factory
 from .guidance_loading import LoadedGuidance, load_clip_guidance, load_diffusion_guidance
 from .job import Job
 from .methods import check_model
+from .time_estimate import estimate_time
 from .trainer import Trainer
 
 LOADING, OPTIMIZING = ("while loading the model", "start again"), ("while optimizing", "continue with --resume")
@@ -48,9 +49,10 @@ class TextTo3DPipeline:
     """One job under way. `events` runs it; `mesh` makes the scene as it is into a mesh, at any time.
 
     `initial_field`: the field that a field scene starts from. `input_mesh`: the mesh of a job that refines one.
-    `notices` and `warnings` are lines for the user. Raises ModelError and PromptError while loading, ConfigError for
-    what the scene cannot do, for a run that cannot fit into memory and for a texture without xatlas, OutOfMemoryError
-    when it did not fit, StoppedError, and CheckpointError for a state of another job.
+    `notices` and `warnings` are lines for the user, `needs` those of the notices that say its memory and its time.
+    Raises ModelError and PromptError while loading, ConfigError for what the scene cannot do, for a run that cannot fit
+    into memory and for a texture without xatlas, OutOfMemoryError when it did not fit, StoppedError, and
+    CheckpointError for a state of another job.
     """
 
     def __init__(
@@ -89,7 +91,8 @@ class TextTo3DPipeline:
         self.trainer = make_trainer(job.config.run, resume)
         check_stop()
         recipe = (get_preset(job.preset, job.family).notice,) if job.family else ()
-        self.notices = (*recipe, *self.scene.notices, *loaded.notices)
+        self.needs = (*loaded.needs, *self._time_needed(group.world_size))
+        self.notices = (*recipe, *self.scene.notices, *loaded.notices, *self.needs)
         self.warnings = (*loaded.prompts.warnings, *self.scene.warnings)
 
     def _load_guidance(
@@ -104,6 +107,13 @@ class TextTo3DPipeline:
         return load_diffusion_guidance(
             job, self._folder, self._dtype, self._device, group, should_stop, check_stop, loading
         )
+
+    def _time_needed(self, processes: int) -> tuple[str, ...]:
+        """The line of what time the run needs, none for a run of few steps."""
+        vertices = len(self.scene.input_mesh.vertices) if isinstance(self.scene, MeshScene) else 0
+        folder = resolve_model(self.job.model)
+        estimate = estimate_time(self.job, folder, self._dtype, self._device, self.step, vertices, processes)
+        return () if estimate is None else (str(estimate),)
 
     def _scene_factory(
         self,

@@ -52,7 +52,7 @@ def test_connection_text_has_advice(
     ],
 )
 def test_time_range_text(installed: Path, low: float, high: float, expected: str) -> None:
-    assert addon_module("labels").time_range_text(low, high) == expected
+    assert addon_module("shared.durations").time_range_text(low, high) == expected
 
 
 def test_queued_job_shows_position_and_estimate(installed: Path) -> None:
