@@ -75,8 +75,12 @@ class RenderConfig:
     smallest_weight: float = setting(
         0.0, (0, 0.1), help="Samples with a smaller weight w of eq 5 are not evaluated for color. 0: the full sum."
     )
-    marching: Literal["auto", "dense", "nerfacc"] = setting(
-        "auto", help="dense: plain PyTorch. nerfacc: its CUDA kernels. auto: the kernels where they run, else dense."
+    marching: Literal["auto", "dense", "compiled", "nerfacc"] = setting(
+        "auto",
+        help=(
+            "dense: plain PyTorch. compiled: machine code for voxels on a CPU. nerfacc: its CUDA kernels. auto: the "
+            "fastest that runs here."
+        ),
     )
 
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,20 @@ class FieldSample:
     tau: Tensor
     rho: Tensor
     normal: Tensor | None
+
+
+@dataclass(frozen=True)
+class DenseGrids:
+    """A field as two grids over the cube around the bounding sphere, vertices on its faces, axes (z, y, x).
+
+    raw (1, 1, R, R, R): tau = scale * act(raw), in 1 / scene unit, where act is interpolated raw's `activation`.
+    appearance (1, 3 or 6, R, R, R): rho before the sigmoid, then the outward normals of any length.
+    """
+
+    raw: Tensor
+    appearance: Tensor
+    activation: Literal["exp", "softplus"]
+    scale: float
 
 
 class Field(nn.Module):
@@ -47,6 +61,10 @@ class Field(nn.Module):
     def query(self, mu: Tensor, with_normals: bool) -> FieldSample:
         """Density, albedo and normals at mu (m, 3)."""
         raise NotImplementedError
+
+    def dense_grids(self, with_normals: bool) -> DenseGrids | None:
+        """All that a renderer needs of a field that is trilinear grids; None for any other field."""
+        return None
 
     def smoothness(self) -> Tensor:
         """The field's own smoothness penalty, a scalar; zero where it makes no sense."""

@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from ..config.schema import FieldConfig, OptimizerConfig
 from .density import activate_density, biased_density, density_bias, normal_potential
-from .interfaces import Field, FieldSample
+from .interfaces import DenseGrids, Field, FieldSample
 
 
 def interpolation_matrix(size: int, larger: int) -> Tensor:
@@ -124,6 +124,14 @@ class VoxelField(Field):
             return torch.sigmoid(self._lookup(albedo, mu)), None
         both = self._lookup(torch.cat([albedo, self._normal_grid()], dim=1), mu)
         return torch.sigmoid(both[:, :3]), functional.normalize(both[:, 3:], dim=-1, eps=1e-6)
+
+    def dense_grids(self, with_normals: bool) -> DenseGrids | None:
+        """See `Field.dense_grids`: None where a bias is added to densities between the vertices."""
+        if self.config.density_bias_on != "raw":
+            return None
+        albedo = self._ready(self._albedo)
+        appearance = torch.cat([albedo, self._normal_grid()], dim=1) if with_normals else albedo
+        return DenseGrids(self._ready(self._raw), appearance, self.config.density_activation, self.config.density_scale)
 
     def query(self, mu: Tensor, with_normals: bool) -> FieldSample:
         rho, normal = self.appearance(mu, with_normals)

@@ -11,7 +11,7 @@ for each image, measured on the CPU with torch 2.13 (`tests/unit/test_memory.py`
                 recomputed 7 or 8 and 1.3 of those and the graph of one block
     VAE encoder 13.5 sum_i(C_i h_i^2) with its gradient; with `model.vae_recompute` 2 while the network runs, 7 after it
     renderer    170 bytes a sample of a ray; the mip MLP besides 88 bytes x width x blocks a point of one chunk, the
-                hash grid 8 bytes x features x levels a sample
+                hash grid 8 bytes x features x levels a sample; the compiled loops 400 bytes a ray and 66 numbers a cell
     field       weight, gradient and optimizer state of each parameter; voxels 24 numbers a cell besides, the hash grid
                 another gradient of its table
 
@@ -34,6 +34,7 @@ from ..config.usage import memory_settings, resumable_memory_settings
 from ..errors import ConfigError, InsufficientMemoryError
 from ..fields.hash_levels import hash_levels
 from ..fields.mip_mlp import CHUNK
+from ..rendering.renderer_choice import is_compiled
 from .lora_targets import camera_numbers, lora_numbers
 from .parameter_counts import largest_tensor, resident_numbers, weight_bytes
 from .pipeline_folder import PipelineFolder
@@ -43,6 +44,7 @@ LORA_COPIES = 5  # of each number: weight, gradient, its sum over views, two mom
 TEXT_TOKENS = 333  # of SD3's transformer: two CLIPs' 77 and T5's 256
 SAMPLE_BYTES, VIEW_SAMPLE_BYTES = 170, 90  # a sample of a training ray, of a preview's
 PREVIEW_RAYS = 2 * 96 * 96
+RAY_BYTES, COMPILED_CELL_FLOATS = 400, 66  # of the compiled loops: rows of 8 + 1 numbers, a gradient of each part
 POINT_BYTES = 88  # of the mip MLP, times width and blocks: 22 floats
 CELL_FLOATS = 24  # of the voxel field's dense grid
 HASH_BYTES = 8  # of the hash grid, times features and levels: a feature and its gradient
@@ -94,8 +96,11 @@ def estimate_memory(
         parts["its encoder's activations"] = recomputed if config.model.vae_recompute else int(13.5 * work)
     # A preview is larger than a step's views may be, but is rendered while the guidance rests.
     guiding = sum(size for name, size in parts.items() if "activations" in name)
-    preview = VIEW_SAMPLE_BYTES * PREVIEW_RAYS * config.render.samples
-    rendered = (_renderer_bytes(config, views, progress) for views, progress in zip(stages, (0.0, 1.0), strict=True))
+    compiled = is_compiled(config.render, config.field, device)
+    preview = PREVIEW_RAYS * (RAY_BYTES if compiled else VIEW_SAMPLE_BYTES * config.render.samples)
+    rendered = (
+        _renderer_bytes(config, views, progress, compiled) for views, progress in zip(stages, (0.0, 1.0), strict=True)
+    )
     parts["renderer"] = max(*rendered, preview - guiding)
     parts["field and optimizer"] = _field_bytes(config)
     if torch.device(device).type == "cuda":
@@ -250,12 +255,15 @@ def _views_together(config: Config, progress: float) -> int:
     return min(max(config.run.views_at_once or views, config.camera.views_per_set), views)
 
 
-def _renderer_bytes(config: Config, views: int, progress: float) -> int:
+def _renderer_bytes(config: Config, views: int, progress: float, compiled: bool) -> int:
     """Bytes that rendering these views keeps for the backward pass, as if no sample were masked."""
     render, field = config.render, config.field
     pixels = views * view_resolution(render, progress) ** 2
     samples = pixels * render.samples
-    kept = SAMPLE_BYTES * samples
+    if compiled:
+        kept = RAY_BYTES * pixels + 4 * COMPILED_CELL_FLOATS * max(field.voxel_resolutions) ** 3
+    else:
+        kept = SAMPLE_BYTES * samples
     if field.kind == "mip-mlp":
         kept += POINT_BYTES * field.hidden_width * field.hidden_blocks * min(samples, CHUNK)
     elif field.kind == "hash-grid":

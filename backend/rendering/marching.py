@@ -176,7 +176,7 @@ def nerfacc_fault(device: str) -> str:
 
 
 def choose_marching(
-    wanted: Literal["auto", "dense", "nerfacc"], device: torch.device | str
+    wanted: Literal["auto", "dense", "compiled", "nerfacc"], device: torch.device | str
 ) -> tuple[MarchingKind, str]:
     """The marching for `render.marching`, and a warning when a GPU runs without nerfacc ("" otherwise).
 

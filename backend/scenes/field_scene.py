@@ -22,8 +22,8 @@ from ..geometry.build import Mesh, MeshReport, build_mesh
 from ..geometry.compare import FieldViews
 from ..guidance.interfaces import Guidance
 from ..optimizers.factory import build_optimizer, learning_rate, set_learning_rate
-from ..rendering.marching import MARCHERS, choose_marching
-from ..rendering.renderer import Renderer, Rendering
+from ..rendering.renderer import Rendering
+from ..rendering.renderer_choice import build_renderer
 from ..rendering.sampling import sphere_interval
 from ..rendering.shading import Shading
 from ..runtime.distributed import ProcessGroup
@@ -95,9 +95,8 @@ class FieldScene(OptimizedScene):
         weights = torch.Generator().manual_seed(seed)
         self.field = build_field(config.field, weights).to(self.device)
         self.background = build_background(config.background, weights).to(self.device)
-        marching, warning = choose_marching(config.render.marching, self.device)
+        self.renderer, warning = build_renderer(config.render, config.field, self.device)
         self.warnings = (warning,) if warning else ()
-        self.renderer = Renderer(config.render, config.field.bounding_radius, MARCHERS[marching]).to(self.device)
         groups = self.field.parameter_groups(config.optimizer)
         background = list(self.background.parameters())
         groups.append({"params": background, "rate_multiplier": config.optimizer.background_rate_multiplier})

@@ -51,11 +51,14 @@ def marching_scene(kind: str, device: str = "cpu") -> dict[str, Any]:
 
 
 def render_with_gradients(
-    marcher: Any, scene: dict[str, Any], occupied: int, jittered: bool
+    marcher: Any, scene: dict[str, Any], occupied: int, jittered: bool, **numbers: float
 ) -> tuple[Any, list[torch.Tensor]]:
-    """A rendering and the gradients of a sum over it."""
-    config = RenderConfig(samples=48, occupancy_resolution=occupied, occupancy_threshold=0.01)
-    renderer = Renderer(config, 0.6, marcher).to(scene["device"])
+    """A rendering and the gradients of a sum over it; `marcher` is one, or a renderer that needs none."""
+    config = RenderConfig(samples=48, occupancy_resolution=occupied, occupancy_threshold=0.01, **numbers)
+    if isinstance(marcher, type) and issubclass(marcher, Renderer):
+        renderer = marcher(config, 0.6).to(scene["device"])
+    else:
+        renderer = Renderer(config, 0.6, marcher).to(scene["device"])
     draw = torch.Generator().manual_seed(8)
     if occupied:
         renderer.update_occupancy(scene["field"], draw)

@@ -225,7 +225,8 @@ def test_generate_refuses_before_it_loads_anything(
         "dreamwright.backend.training.guidance_loading.load_denoiser",
         lambda *_, **__: pytest.fail("a model was loaded"),
     )
-    assert main(["generate", "a red mushroom", "--out", str(tmp_path / "x.glb")]) == 2
+    dense = ["--set", "render.marching=dense"]  # whose memory grows with the samples of a ray
+    assert main(["generate", "a red mushroom", *dense, "--out", str(tmp_path / "x.glb")]) == 2
     output = capsys.readouterr().err
     assert output.count("\n") == 1 and "10 MB is free" in output and "render.samples" in output
     assert list(tmp_path.iterdir()) == []
