@@ -32,7 +32,7 @@ def check_unwrapper() -> None:
     if find_spec("xatlas") is None:
         raise ConfigError(
             "a texture needs the package xatlas, which is not installed; install it with `pip install xatlas`, or "
-            "leave --texture (mesh.texture) out for vertex colors"
+            "set --texture 0 (mesh.texture=0) for vertex colors"
         )
 
 

@@ -46,7 +46,7 @@ def check_output_path(path: str | os.PathLike[str], textured: bool = False) -> P
         raise ExportError(
             f"cannot write {str(path)!r}: {path.suffix} files hold colors of vertices and no texture; allowed "
             f"with --texture (mesh.texture) are {' and '.join(TEXTURED)}; end the file's name with one of them, or "
-            "leave the texture out"
+            "set --texture 0 for vertex colors"
         )
     check_writable(path)
     if textured and suffix == ".obj":

@@ -11,8 +11,10 @@ import pytest
 from dreamwright.backend.config.parsing import apply_settings
 from dreamwright.backend.config.presets import RECIPES
 from dreamwright.backend.config.recipes.recipe import Family
+from dreamwright.backend.config.schema import Config
 from dreamwright.backend.geometry.input_mesh import make_input_mesh
-from dreamwright.backend.training.events import Finished
+from dreamwright.backend.training.checkpoints import read_checkpoint, write_checkpoint
+from dreamwright.backend.training.events import Checkpoint, Finished
 from dreamwright.backend.training.job import make_job
 from dreamwright.backend.training.pipeline import TextTo3DPipeline
 from tests.testing.primitive_meshes import icosphere
@@ -46,18 +48,51 @@ def finished(pipeline: TextTo3DPipeline) -> bool:
     return [event.complete for event in pipeline.events() if isinstance(event, Finished)] == [True]
 
 
+def surface_sizes(config: Config) -> list[str]:
+    """Two steps of the stage after the field, where there is one, and a small texture where it has one."""
+    stage = ["surface.steps=2", "surface.resolution=16"] if config.surface.steps else []
+    return [*stage, "mesh.texture=64"] if config.surface.texture_rate else stage
+
+
 @pytest.mark.parametrize(("family", "name"), MADE)
 def test_recipe_makes_a_mesh(folders: dict[Family, Path], family: Family, name: str) -> None:
     recipe = RECIPES[family][name]
-    surface = ("surface.steps=2",) if recipe.config.surface.steps else ()
-    config = apply_settings(recipe.config, [*SIZES, *FIELD_SIZES, *surface])
+    config = apply_settings(recipe.config, [*SIZES, *FIELD_SIZES, *surface_sizes(recipe.config)])
     job = make_job(PROMPT, str(folders[family]), name, config, family=family)
     pipeline = TextTo3DPipeline(job, "cpu")
     assert pipeline.notices[0] == recipe.notice
     assert finished(pipeline)
     mesh, report = pipeline.mesh()
     assert report.triangles > 20 and np.isfinite(mesh.vertices).all()
+    assert (mesh.texture is not None) == (name == "fine") and report.texture == (64 if name == "fine" else 0)
     assert pipeline.provenance()["recipe"] == f"{family}/{name}"
+
+
+@pytest.mark.parametrize("step", [2, 4, 5])
+def test_fine_resumes_exactly_in_each_stage(folders: dict[Family, Path], step: int, tmp_path: Path) -> None:
+    """Of a latent model: stopped in the field, between the stages and in the second, and gone on from the disk.
+
+    The mesh, its uv and its texels are those of an undisturbed run, to the bit.
+    """
+    recipe = RECIPES["latent"]["fine"]
+    config = apply_settings(recipe.config, [*SIZES, *FIELD_SIZES, *surface_sizes(recipe.config)])
+    job = make_job(PROMPT, str(folders["latent"]), "fine", config, family="latent")
+    whole = TextTo3DPipeline(job, "cpu")
+    assert finished(whole)
+    running: list[TextTo3DPipeline] = []
+    stopped = TextTo3DPipeline(job, "cpu", should_stop=lambda: bool(running) and running[0].step >= step)
+    running.append(stopped)
+    kept = [event.state for event in stopped.events() if isinstance(event, Checkpoint)]
+    write_checkpoint(tmp_path, job, kept[-1])
+    resumed = TextTo3DPipeline(job, "cpu", read_checkpoint(tmp_path, job).state)
+    assert kept[-1].step == resumed.step == step and finished(resumed)
+    first, second = whole.mesh()[0], resumed.mesh()[0]
+    assert first.texture is not None and second.texture is not None
+    for name in ("vertices", "faces", "albedo", "normals"):
+        assert np.array_equal(getattr(first, name), getattr(second, name)), name
+    assert np.array_equal(first.texture.image, second.texture.image)
+    assert np.array_equal(first.texture.unwrapping.uv, second.texture.unwrapping.uv)
+    assert np.array_equal(first.texture.unwrapping.corners, second.texture.unwrapping.corners)
 
 
 @pytest.mark.parametrize("family", [family for family in RECIPES if family != "clip"])
