@@ -14,7 +14,9 @@ import transformers
 from torch import Tensor
 
 from ..cameras.poses import POSE_NUMBERS
+from ..models.json_files import read_object
 from ..models.pipeline_folder import PipelineFolder
+from ..models.tokenizer_check import CONFIG as TOKENIZER
 from ..runtime.operation_count import Work, count_work
 from ..text.conditioning import Conditioning
 from .denoisers.base import DenoiserParts
@@ -22,6 +24,7 @@ from .denoisers.loading import LATENT_CLASSES, PIXEL_CLASSES
 from .denoisers.multi_view import MultiViewPixelDiffusion
 from .denoisers.multi_view_latent import VIEWS
 from .denoisers.pixel import PixelDiffusion
+from .denoisers.sdxl import TIME_IDS
 from .noise_schedule import NoiseSchedule
 
 META = torch.device("meta")
@@ -40,7 +43,9 @@ def network_work(folder: PipelineFolder, latent_size: int, dtype: torch.dtype) -
     latent_size: pixels or latents a side of the network's input before its patches are cut.
     """
     config = {**folder.config(folder.network), "_class": _class_of(folder)}
-    return _network_work(folder.family.name, json.dumps(config), views_together(folder), latent_size, dtype)
+    return _network_work(
+        folder.family.name, json.dumps(config), views_together(folder), _text_tokens(folder), latent_size, dtype
+    )
 
 
 def encoder_work(folder: PipelineFolder, size: int, dtype: torch.dtype) -> Work:
@@ -54,14 +59,14 @@ def image_tower_work(config: Mapping[str, Any], dtype: torch.dtype) -> Work:
 
 
 @functools.lru_cache(maxsize=64)
-def _network_work(family: str, config: str, rows: int, size: int, dtype: torch.dtype) -> Work:
+def _network_work(family: str, config: str, rows: int, tokens: int, size: int, dtype: torch.dtype) -> Work:
     described = json.loads(config)
     kind = getattr(diffusers, described.pop("_class"))
     network = _on_meta(lambda: kind.from_config(described), dtype)
     schedule = NoiseSchedule(torch.ones(1), torch.zeros(1), torch.zeros(1), "epsilon")
     nothing: Any = None  # no prompt is embedded
     parts = DenoiserParts(network, schedule, nothing, nothing, META, dtype)
-    tensors = _conditioning(family, described, rows, dtype)
+    tensors = _conditioning(family, described, rows, tokens, dtype)
     time = torch.empty(rows, device=META)
     if family in PIXEL_CLASSES:
         pixel = MultiViewPixelDiffusion(parts, rows) if family == "multi-view" else PixelDiffusion(parts)
@@ -107,27 +112,36 @@ def _without_gradient(run: Callable[[], Tensor]) -> Work:
         return count_work(run)
 
 
-def _conditioning(family: str, config: Mapping[str, Any], rows: int, dtype: torch.dtype) -> dict[str, Tensor]:
-    """Tensors like those that a prompt and cameras give, of the longest prompt."""
+def _text_tokens(folder: PipelineFolder) -> int:
+    """Tokens to which prompts are padded; those of T5 follow those of two CLIPs side by side."""
+    lengths = []
+    for part in folder.family.text:
+        path = folder.path / part.tokenizer / TOKENIZER
+        stated = read_object(path).get("model_max_length", part.max_tokens) if path.is_file() else part.max_tokens
+        lengths.append(min(int(stated), part.max_tokens))
+    return lengths[0] + lengths[-1] if folder.family.name == "flow" else lengths[0]
+
+
+def _conditioning(
+    family: str, config: Mapping[str, Any], rows: int, tokens: int, dtype: torch.dtype
+) -> dict[str, Tensor]:
+    """Tensors like those that a prompt and cameras give."""
 
     def like(*shape: int) -> Tensor:
         return torch.empty(rows, *shape, dtype=dtype, device=META)
 
     if family == "flow":
         width = int(config.get("joint_attention_dim", 4096))
-        return {"hidden": like(FLOW_TOKENS, width), "pooled": like(int(config.get("pooled_projection_dim", 2048)))}
+        return {"hidden": like(tokens, width), "pooled": like(int(config.get("pooled_projection_dim", 2048)))}
     width = config.get("encoder_hid_dim") or config.get("cross_attention_dim", 1280)
-    tensors = {"hidden": like(TOKENS, int(width[0] if isinstance(width, list) else width))}
+    tensors = {"hidden": like(tokens, int(width[0] if isinstance(width, list) else width))}
     if family == "sdxl":
-        ids = SDXL_IDS * int(config["addition_time_embed_dim"])
+        ids = TIME_IDS * int(config["addition_time_embed_dim"])
         tensors["pooled"] = like(int(config["projection_class_embeddings_input_dim"]) - ids)
     if family in ("multi-view", "multi-view-latent"):
         # On the CPU, as the number of views decides what is run.
         tensors |= {"pose": like(POSE_NUMBERS), "together": torch.full((rows,), rows)}
     return tensors
-
-
-TOKENS, FLOW_TOKENS, SDXL_IDS = 77, 333, 6  # of CLIP; of two CLIPs and T5; sizes and crops
 
 
 class _NoEncoder:

@@ -74,7 +74,7 @@ class _Counter(TorchDispatchMode):
 
 
 class _FusedAttention(TorchFunctionMode):
-    """Counts `scaled_dot_product_attention` as one fused operation, since a meta tensor takes the unfused way."""
+    """Counts attention without gradient as one fused operation, since a meta tensor takes the unfused way."""
 
     def __init__(self, counter: _Counter) -> None:
         super().__init__()
@@ -82,7 +82,8 @@ class _FusedAttention(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func is not functional.scaled_dot_product_attention or args[0].device.type != "meta":
+        is_attention = func is functional.scaled_dot_product_attention and args[0].device.type == "meta"
+        if not is_attention or (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in args[:3])):
             return func(*args, **kwargs)
         query, key, value = args[:3]
         rows = query.shape[:-2].numel()
