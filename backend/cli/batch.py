@@ -178,6 +178,7 @@ def _finish(batch: Batch, blender: Path | None) -> int:
 def _write_blend(batch: Batch, folder: LibraryFolder, blender: Path | None) -> None:
     from tqdm import tqdm
 
+    from ..io.blender_program import BlenderError, blender_command
     from ..library.blend_file import blend_digest, write_blend
 
     if not batch.library.props:
@@ -185,6 +186,12 @@ def _write_blend(batch: Batch, folder: LibraryFolder, blender: Path | None) -> N
     if batch.library.blend_of == blend_digest(batch.library) and folder.blend.is_file():
         print(f"{folder.blend} is up to date with {len(batch.library.props)} assets")
         return
+    try:
+        blender_command(blender)
+    except BlenderError as error:
+        raise BlenderError(
+            f"{error}; the props are kept, and the same command then writes only {folder.blend.name}"
+        ) from error
     with tqdm(total=len(batch.library.props), desc="assets", file=sys.stderr, dynamic_ncols=True) as bar:
         for done in write_blend(folder, batch.library, blender):
             bar.update(done - bar.n)

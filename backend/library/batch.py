@@ -18,6 +18,7 @@ from .library_folder import Failure, Library, LibraryFolder, PropEntry
 from .planning import PlannedProp
 
 GRACE_S = 600.0  # for the current steps when a batch is stopped; a step of a large model on a CPU takes minutes
+MANY_ROWS = 200  # a thousand take ten seconds to be queued, as each is on the disk before the next
 WAITS = "waiting: "  # begins the message of a job that the disk has no room for
 
 
@@ -49,7 +50,7 @@ class PropFailed:
 
 @dataclass(frozen=True)
 class Waiting:
-    """A job waits for something that the user can mend."""
+    """Why nothing is made at the moment."""
 
     message: str
 
@@ -84,6 +85,8 @@ class Batch:
 
         Raises RunError and ExportError; what was done is kept.
         """
+        if len(self.planned) >= MANY_ROWS:
+            yield Waiting(f"{len(self.planned)} rows are written to the queue first")
         jobs = self._submit(queue)
         yield from self._collect_ended(queue, jobs, should_stop)
         while jobs and not should_stop():

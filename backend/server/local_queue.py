@@ -13,7 +13,6 @@ from pathlib import Path
 
 import zmq
 
-from dreamwright.shared.job_states import JobState
 from dreamwright.shared.messages import SubmitJob
 
 from ..errors import RunError
@@ -78,9 +77,9 @@ class LocalQueue:
 
     def pause_waiting(self, kept: set[str]) -> None:
         """Pause the queued jobs that are not in `kept`, which nobody asked for now. Raises StorageError."""
-        for job, record in list(self.records.items()):
-            if record.state is JobState.QUEUED and job not in kept:
-                self._dispatcher.pause(job)
+        for record in reversed(self._store.waiting()):  # from the end, so that no other job changes its position
+            if record.job not in kept:
+                self._dispatcher.pause(record.job)
 
     def step(self, wait_s: float = 0.1) -> None:
         """Wait for a worker's report, at most `wait_s`, and do what there is to do.
