@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from dreamwright.backend.server.jobs.preview_file import read_preview
 from dreamwright.backend.server.workers.fencing import raise_fence
 from dreamwright.backend.server.workers.job_executor import MESH_FILE
-from dreamwright.backend.server.workers.worker_protocol import PreviewReport, ProgressReport, Stop
+from dreamwright.backend.server.workers.worker_protocol import PreviewReport, ProgressReport, StatusReport, Stop
 from dreamwright.backend.training.checkpoints import FORMAT, NEWEST, PREVIOUS, VERSION
 from tests.testing.preloaded import run_in_child
 from tests.testing.recording_worker import SETTINGS, RecordingWorker, job_order, run_attempt, run_until_rename
@@ -53,6 +53,17 @@ def test_paused_job_resumes_to_the_same_mesh(started: Path, model: Path, referen
     assert (started / MESH_FILE).read_bytes() == reference
     assert (started / "checkpoints" / NEWEST).is_file(), "the server removes it, once it has written down the end"
     assert all(word.attempt == 2 for word in worker.sent)
+
+
+def test_memory_and_time_are_reported_before_the_first_step_and_not_after_the_last(model: Path, tmp_path: Path) -> None:
+    worker, settings = RecordingWorker(), {**SETTINGS, "run.steps": "20"}
+    worker.stop_at = 1
+    raise_fence(tmp_path, 1)
+    worker.run(replace(job_order(model, tmp_path, 1), settings=settings))
+    first = next(place for place, report in enumerate(worker.sent) if isinstance(report, ProgressReport))
+    said = [report.message for report in worker.sent[:first] if isinstance(report, StatusReport)][-1]
+    assert "memory: about " in said and "time: " in said and " for 20 steps" in said
+    assert "memory:" not in worker.ended.message
 
 
 def test_newest_preview_stays_in_the_folder(model: Path, tmp_path: Path) -> None:

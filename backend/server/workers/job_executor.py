@@ -115,7 +115,7 @@ class JobExecutor:
         notices = "; ".join(pipeline.notices)
         log.info("attempt begins", extra={**self._log_fields(), "step": pipeline.step, "notices": notices})
         self._notes += pipeline.warnings
-        self._report_status(*self._notes)
+        self._report_status(*self._notes, *pipeline.needs)  # until a step or a stage has more to say
         for event in pipeline.events():
             if isinstance(event, Checkpoint):
                 self._write_checkpoint(pipeline.job, event.state)
