@@ -31,6 +31,7 @@ class PendingSubmissions:
         on_change: Callable[[], None],
     ) -> None:
         self.requests: dict[str, SubmitJob] = {}  # by ticket, oldest first
+        self.refused: dict[str, RequestError] = {}  # by ticket, until somebody takes the entry
         self.uploads = PendingUploads(folder)  # meshes that the server must have before their request
         self.client: Client | None = None
         self._folder = folder
@@ -41,12 +42,12 @@ class PendingSubmissions:
         self.requests = storage.load_submissions(self._folder, address)
 
     def add(self, address: str, request: SubmitJob, mesh: bytes = b"") -> str:
-        """Add a submission, with the mesh that it refines, send it, and return its new ticket.
+        """Add a submission, with the mesh that it refines, send it, and return its ticket, a new one if it has none.
 
         It is stored for the server at `address`; "" stores nothing. Raises ProtocolError for an invalid field.
         """
         digest = hashlib.sha256(mesh).hexdigest() if mesh else ""
-        request = check_request(replace(request, ticket=uuid.uuid4().hex, mesh=digest))
+        request = check_request(replace(request, ticket=request.ticket or uuid.uuid4().hex, mesh=digest))
         self.requests[request.ticket] = request
         if mesh:
             self.uploads.add(request.ticket, mesh)
@@ -96,6 +97,8 @@ class PendingSubmissions:
             if isinstance(reply, JobReply):
                 self._on_submitted(request.ticket, reply.job)
             else:
+                if isinstance(reply, RequestError):
+                    self.refused[request.ticket] = reply
                 what = "The refinement was not started" if request.mesh else "The prop was not started"
                 self._report_failure(what, reply)
 
