@@ -4,7 +4,8 @@
 Rules were fitted to counts of whole steps by `runtime.operation_count` (`tests/unit/test_render_work.py` counts again),
 as if no sample were masked. P parameters of the field; bytes unless operations are named:
 
-    voxels     700 a sample, 1450 with normals; a cell of the finest grid 370, smoothness 320, normals 510;
+    voxels     700 a sample, 1450 with normals, and the compiled loops as long as 450; a cell of the finest grid 370,
+               320 more with smoothness, 510 more with normals;
                16 (R r^3 + R^2 r^2 + R^3 r) operations of the products that enlarge a grid of r vertices a side to R
     hash grid  850 + 36 width layers + levels (605 + 207 features) a sample, 1.8 times that with analytic normals and 7
                times with finite differences; 33 P; 6 operations a sample and weight, 1.5 and 4 times
@@ -25,12 +26,15 @@ MESH_CALLS = 1050
 FIELD_CHANNELS = 4  # density and albedo
 
 
-def field_work(config: Config, views: int, resolution: int, with_normals: bool) -> Work:
-    """A step of a field beside the guidance: rays of `views` images, their gradient and the optimizer's step."""
+def field_work(config: Config, views: int, resolution: int, with_normals: bool, compiled: bool = False) -> Work:
+    """A step of a field beside the guidance: rays of `views` images, their gradient and the optimizer's step.
+
+    compiled: whether the loops of `renderer_choice.is_compiled` render it.
+    """
     field = config.field
     samples = views * resolution**2 * config.render.samples
     if field.kind == "voxels":
-        work = _voxels(field, samples, with_normals, config.regularizers.smoothness > 0)
+        work = _voxels(field, samples, with_normals, config.regularizers.smoothness > 0, compiled)
     elif field.kind == "hash-grid":
         work = _hash_grid(field, samples, with_normals)
     else:
@@ -44,12 +48,13 @@ def mesh_work(vertices: int, views: int, resolution: int, supersampling: int) ->
     return Work(0.0, 3800.0 * pixels + 30_000.0 * vertices, MESH_CALLS)
 
 
-def _voxels(field: FieldConfig, samples: int, with_normals: bool, is_smooth: bool) -> Work:
+def _voxels(field: FieldConfig, samples: int, with_normals: bool, is_smooth: bool, compiled: bool) -> Work:
     finest = max(field.voxel_resolutions)
     coarser = (r for r in field.voxel_resolutions if r < finest)
     products = sum(finest * r**3 + finest**2 * r**2 + finest**3 * r for r in coarser)
     cells = (370 + 320 * is_smooth + 510 * with_normals) * finest**3
-    return Work(4.0 * FIELD_CHANNELS * products, samples * (1450.0 if with_normals else 700.0) + cells)
+    moved = 450.0 if compiled else 1450.0 if with_normals else 700.0
+    return Work(4.0 * FIELD_CHANNELS * products, samples * moved + cells)
 
 
 def _hash_grid(field: FieldConfig, samples: int, with_normals: bool) -> Work:

@@ -38,11 +38,16 @@ class NetworkCosts:
 
 
 def run_stages(
-    config: Config, scene: SceneKind, guidance_work: Callable[[Config, int], Work], vertices: int = 0
+    config: Config,
+    scene: SceneKind,
+    guidance_work: Callable[[Config, int], Work],
+    vertices: int = 0,
+    compiled: bool = False,
 ) -> tuple[Stage, ...]:
     """The stages of a run: coarse and full views of a field, then its mesh; or the one stage of a mesh.
 
-    guidance_work: of the settings of a stage and its views a step. vertices: of a mesh that is given.
+    guidance_work: of the settings of a stage and its views a step. vertices: of a mesh that is given. compiled: as in
+    `field_work`.
     """
     run, render = config.run, config.render
     if scene != "field":
@@ -52,9 +57,11 @@ def run_stages(
     stages = []
     if coarse:
         views = render.coarse_views or run.views_per_step
-        stages.append(_field_stage(config, coarse, views, render.coarse_resolution, guidance_work))
+        stages.append(_field_stage(config, coarse, views, render.coarse_resolution, guidance_work, compiled))
     if run.steps > coarse:
-        stages.append(_field_stage(config, run.steps - coarse, run.views_per_step, render.resolution, guidance_work))
+        stages.append(
+            _field_stage(config, run.steps - coarse, run.views_per_step, render.resolution, guidance_work, compiled)
+        )
     if config.surface.steps:
         later = surface_config(config)
         size, samples = later.render.resolution, later.refine.supersampling
@@ -64,11 +71,16 @@ def run_stages(
 
 
 def _field_stage(
-    config: Config, steps: int, views: int, resolution: int, guidance_work: Callable[[Config, int], Work]
+    config: Config,
+    steps: int,
+    views: int,
+    resolution: int,
+    guidance_work: Callable[[Config, int], Work],
+    compiled: bool,
 ) -> Stage:
-    lit = lit_share(config, views)
-    plain, with_normals = (field_work(config, views, resolution, normals) for normals in (False, True))
-    return Stage(steps, guidance_work(config, views), plain.times(1 - lit) + with_normals.times(lit))
+    share = lit_share(config, views)
+    plain, with_normals = (field_work(config, views, resolution, lit, compiled) for lit in (False, True))
+    return Stage(steps, guidance_work(config, views), plain.times(1 - share) + with_normals.times(share))
 
 
 def lit_share(config: Config, views: int) -> float:

@@ -6,7 +6,7 @@ Once steps are taken, the progress bar and the job's progress give the time left
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from ..guidance.network_work import encoder_work, image_tower_work, network_work
 from ..models.clip_files import CONFIG
 from ..models.json_files import read_object
 from ..models.pipeline_folder import PipelineFolder, open_pipeline
+from ..rendering.renderer_choice import is_compiled
 from ..runtime.device_speed import DeviceSpeed, device_speed
 from ..runtime.operation_count import Work
 from .job import Job
@@ -65,17 +66,24 @@ def estimate_time(
     config = job.config
     if config.total_steps - done < FEWEST_STEPS:
         return None
-    stages = remaining(job_stages(job, folder, dtype, vertices), done)
+    stages = remaining(job_stages(job, folder, dtype, device, vertices), done)
     return time_of(stages, config, device_speed(device, dtype), processes)
 
 
-def job_stages(job: Job, folder: Path, dtype: torch.dtype, vertices: int) -> tuple[Stage, ...]:
+def job_stages(
+    job: Job, folder: Path, dtype: torch.dtype, device: torch.device | str, vertices: int
+) -> tuple[Stage, ...]:
     """The stages of a job with their work. Raises ModelError."""
+    config, guidance_work = job.config, _guidance_work(job, folder, dtype)
+    return run_stages(config, job.scene, guidance_work, vertices, is_compiled(config.render, config.field, device))
+
+
+def _guidance_work(job: Job, folder: Path, dtype: torch.dtype) -> Callable[[Config, int], Work]:
     if METHOD_GUIDANCE[job.config.run.method] == "image-text" and not job.input_mesh:
         tower = image_tower_work(read_object(folder / CONFIG), dtype)
-        return run_stages(job.config, job.scene, lambda config, views: image_text_work(tower, config, views), vertices)
+        return lambda config, views: image_text_work(tower, config, views)
     costs = network_costs(open_pipeline(folder), job.config, dtype)
-    return run_stages(job.config, job.scene, lambda config, views: diffusion_work(costs, config, views), vertices)
+    return lambda config, views: diffusion_work(costs, config, views)
 
 
 def network_costs(folder: PipelineFolder, config: Config, dtype: torch.dtype) -> NetworkCosts:

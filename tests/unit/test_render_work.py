@@ -20,9 +20,9 @@ from dreamwright.backend.scenes.sphere_scene import SphereScene
 # The rules follow the largest tensors only, and suppose that every sample is seen and every ray meets the sphere.
 FACTOR = 2.3
 WHOLE = (
-    "render.coarse_resolution=0", "render.smallest_weight=0", "render.early_stop_transmittance=0",
-    "render.occupancy_resolution=0", "optimizer.kind=adam", "run.views_per_step=2", "render.resolution=24",
-    "render.samples=40",
+    "render.marching=dense", "render.coarse_resolution=0", "render.smallest_weight=0",
+    "render.early_stop_transmittance=0", "render.occupancy_resolution=0", "optimizer.kind=adam",
+    "run.views_per_step=2", "render.resolution=24", "render.samples=40",
 )  # fmt: skip
 LIT = ("shading.albedo_only_share=0", "shading.shaded_probability=1")
 UNLIT = ("shading.albedo_only_share=1", "regularizers.orientation_start=0", "regularizers.orientation_end=0")
@@ -80,6 +80,14 @@ def test_products_of_a_grid_are_exact() -> None:
     by_hand = sum(2 * 4 * 2 * (32 * r**3 + 32**2 * r**2 + 32**3 * r) for r in (8, 16))
     assert field_work(config, 2, 24, False).flops == by_hand
     assert step_work(FieldScene, config).flops == pytest.approx(by_hand, rel=0.02)
+
+
+def test_compiled_loops_take_equally_long_with_and_without_normals() -> None:
+    """The grid's share remains: four bytes of each of some numbers a cell."""
+    config = apply_settings(PRESETS["draft"].config, [*WHOLE, "regularizers.smoothness=0"])
+    samples, cells = 2 * 24**2 * 40, 64**3
+    assert field_work(config, 2, 24, False, compiled=True).moved == 450 * samples + 370 * cells
+    assert field_work(config, 2, 24, True, compiled=True).moved == 450 * samples + (370 + 510) * cells
 
 
 @pytest.mark.parametrize("samples", [1, 2])
