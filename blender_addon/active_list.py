@@ -100,12 +100,18 @@ def owns(job: str) -> bool:
     return _active is not None and not _is_reported and _active.owns(addon_state.session(), job)
 
 
+def arrived(job: str) -> None:
+    """The mesh of a job is here; its import may wait until the user leaves Edit Mode."""
+    prop = _listed(job)
+    if prop is not None:
+        prop.has_arrived = True
+
+
 def label_of(job: str) -> AssetLabel | None:
     """How the prop of a job of the list is named and filed; None for another job."""
     prop = _listed(job)
     if prop is None:
         return None
-    prop.has_arrived = True
     tile = addon_state.session().newest_previews.tiles.get(job)
     row = prop.row
     return AssetLabel(row.name, row.tags, row.catalog, _offset_m, tile.pixels if tile is not None else None)
