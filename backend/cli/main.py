@@ -25,7 +25,20 @@ from .streams import SafeStream, safe_streams
 
 # Each module has add_arguments(subparsers) -> parser and run(options) -> exit code; torch is imported by `run` only
 # where it can be, so that --help answers at once.
-COMMANDS = ("generate", "batch", "refine", "serve", "top", "keys", "demo", "sample", "models", "doctor", "evaluate")
+COMMANDS = (
+    "generate",
+    "batch",
+    "refine",
+    "finish",
+    "serve",
+    "top",
+    "keys",
+    "demo",
+    "sample",
+    "models",
+    "doctor",
+    "evaluate",
+)
 PRINTING_COMMANDS = ("top", "keys", "models", "doctor")  # their result is what they print
 DEBUG = "DREAMWRIGHT_DEBUG"  # environment variable: show tracebacks
 

@@ -110,7 +110,7 @@ def corner_fans(faces: IntArray) -> IntArray:
     """
     directed, _ = half_edges(faces)
     first, second = paired_half_edges(faces)
-    return _joined_corners(directed, first, second)
+    return joined_corners(directed, first, second)
 
 
 def smooth_groups(vertices: FloatArray, faces: IntArray, crease_deg: float) -> IntArray:
@@ -124,10 +124,10 @@ def smooth_groups(vertices: FloatArray, faces: IntArray, crease_deg: float) -> I
     unit = cross / np.maximum(np.linalg.norm(cross, axis=1, keepdims=True), 1e-300)
     cosine = (unit[first % len(faces)] * unit[second % len(faces)]).sum(axis=1)
     flat = cosine > np.cos(np.radians(crease_deg))
-    return _joined_corners(directed, first[flat], second[flat])
+    return joined_corners(directed, first[flat], second[flat])
 
 
-def _joined_corners(directed: IntArray, first: IntArray, second: IntArray) -> IntArray:
+def joined_corners(directed: IntArray, first: IntArray, second: IntArray) -> IntArray:
     """(F, 3) numbers of corners, equal where they meet across the given pairs of half-edges."""
     count = len(directed) // 3
     face = np.tile(np.arange(count), 3)

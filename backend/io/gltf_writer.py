@@ -27,7 +27,7 @@ def to_y_up(vectors: FloatArray) -> FloatArray:
     return np.stack([vectors[:, 0], vectors[:, 2], -vectors[:, 1]], axis=1)
 
 
-class _Binary:
+class BinaryChunk:
     """The binary chunk, with the buffer views and accessors that describe it."""
 
     def __init__(self) -> None:
@@ -66,7 +66,7 @@ def glb_bytes(mesh: Mesh, provenance: Mapping[str, Any], name: str = "prop") -> 
     properties of the object. Raises ValueError or TypeError for values that JSON cannot hold.
     """
     extras = dict(provenance)
-    binary = _Binary()
+    binary = BinaryChunk()
     vertices, translation = _local(mesh.vertices)
     primitive = {
         "attributes": _attributes(binary, mesh, vertices),
@@ -97,7 +97,7 @@ def glb_bytes(mesh: Mesh, provenance: Mapping[str, Any], name: str = "prop") -> 
         document["textures"] = [{"source": 0, "sampler": 0}]
     document["buffers"] = [{"byteLength": len(binary.blob)}]
     document["bufferViews"], document["accessors"] = binary.views, binary.accessors
-    return _container(document, bytes(binary.blob))
+    return container(document, bytes(binary.blob))
 
 
 def _local(vertices: FloatArray) -> tuple[FloatArray, list[float] | None]:
@@ -112,7 +112,7 @@ def _local(vertices: FloatArray) -> tuple[FloatArray, list[float] | None]:
     return turned - center, [float(value) for value in center]
 
 
-def _attributes(binary: _Binary, mesh: Mesh, vertices: FloatArray) -> dict[str, int]:
+def _attributes(binary: BinaryChunk, mesh: Mesh, vertices: FloatArray) -> dict[str, int]:
     places = mesh.texture.unwrapping if mesh.texture else None
     rows = places.vertex if places else np.arange(len(mesh.vertices))
     normals = np.asarray(mesh.normals, dtype=np.float64)[rows]
@@ -130,7 +130,7 @@ def _attributes(binary: _Binary, mesh: Mesh, vertices: FloatArray) -> dict[str, 
     return attributes
 
 
-def _indices(binary: _Binary, mesh: Mesh) -> int:
+def _indices(binary: BinaryChunk, mesh: Mesh) -> int:
     faces = mesh.texture.unwrapping.corners if mesh.texture else mesh.faces
     count = len(mesh.texture.unwrapping.vertex) if mesh.texture else len(mesh.vertices)
     wide = count > 65535  # 65535 itself is reserved as the primitive restart value
@@ -138,7 +138,8 @@ def _indices(binary: _Binary, mesh: Mesh) -> int:
     return binary.add(array, UNSIGNED_INT if wide else UNSIGNED_SHORT, "SCALAR", ELEMENT_ARRAY_BUFFER)
 
 
-def _container(document: Mapping[str, Any], blob: bytes) -> bytes:
+def container(document: Mapping[str, Any], blob: bytes) -> bytes:
+    """A .glb of a JSON document and its binary chunk. Raises ValueError or TypeError for what JSON cannot hold."""
     text = json.dumps(document, allow_nan=False, separators=(",", ":")).encode("utf-8")
     text += b" " * (-len(text) % 4)
     total = 12 + 8 + len(text) + 8 + len(blob)

@@ -52,6 +52,11 @@ def read_mesh(path: str | os.PathLike[str]) -> Mesh:
     return plain if data.normals is None else replace(plain, normals=data.normals.astype(np.float32))
 
 
+def read_mesh_data(path: str | os.PathLike[str], up: Up = "auto") -> MeshData:
+    """The file's mesh in Z up, unchecked, with its own normals. Raises ConfigError as `read_input_mesh` does."""
+    return _read(Path(path), up)
+
+
 def _read(path: Path, up: Up) -> MeshData:
     """The file's mesh in Z up. Raises ConfigError."""
     suffix = path.suffix.lower()
