@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from dreamwright.shared.numbers import number_text
 
 from ..errors import ConfigError
-from .schema import Config, GuidanceConfig
+from .schema import Config, GuidanceConfig, OptimizerConfig
 from .setting import Setting, setting_fields
 from .usage import setting_value
 
@@ -93,6 +93,7 @@ def validate(config: C) -> C:
             )
     _check_perp_neg(config.guidance)
     _check_rule(config)
+    _check_optimizer(config.optimizer)
     return config
 
 
@@ -118,12 +119,26 @@ def _check_rule(config: Config) -> None:
             "guidance.rule is csd and guidance.omega is 0, which leaves no gradient; allowed is an omega above 0; set "
             "guidance.omega, or guidance.rule=sds"
         )
+    if guidance.rule == "vsd" and config.surface.steps and config.surface.model:
+        raise ConfigError(
+            f"guidance.rule is vsd and surface.model is {config.surface.model!r}; allowed with vsd is no second model, "
+            "as its LoRA is of the first; leave surface.model out, or set guidance.rule=sds"
+        )
     for name, value in (("model.compile", model.compile), ("model.offload", model.offload)):
         if guidance.rule == "vsd" and value != "off":
             raise ConfigError(
                 f"guidance.rule is vsd and {name} is {value}; allowed with vsd is off, as its LoRA is switched on and "
                 f"off within a step; set {name}=off, or guidance.rule=sds"
             )
+
+
+def _check_optimizer(optimizer: OptimizerConfig) -> None:
+    """Raise ConfigError for a weight decay that Shampoo does not have."""
+    if optimizer.kind == "shampoo" and optimizer.weight_decay:
+        raise ConfigError(
+            f"optimizer.weight_decay is {number_text(optimizer.weight_decay)} and optimizer.kind is shampoo; allowed "
+            "with shampoo is 0; set optimizer.kind=adam, or optimizer.weight_decay=0"
+        )
 
 
 def _with_all(config: C, given: Sequence[tuple[str, Any]]) -> C:

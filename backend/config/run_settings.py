@@ -112,6 +112,12 @@ class OptimizerConfig:
         duration=False,
         help="Factor on the learning rate of the albedo's grids (voxels) or network (hash-grid).",
     )
+    network_rate_multiplier: float = setting(
+        1.0,
+        (0, 1000),
+        duration=False,
+        help="Factor on the learning rate of the density's network, beside the table of its grid (hash-grid).",
+    )
     background_rate_multiplier: float = setting(
         1.0, (0, 1000), duration=False, help="Factor on the learning rate of the background."
     )
@@ -126,6 +132,14 @@ class OptimizerConfig:
     beta2: float = setting(0.9, (0, 0.99999), duration=False, help="Decay of the second moment.")
     epsilon: float = setting(
         1e-6, (1e-20, 1), duration=False, help="Added to denominators by Adam, to statistics by Shampoo."
+    )
+    weight_decay: float = setting(
+        0.0,
+        (0, 1),
+        zero="Adam",
+        unit="of the learning rate",
+        duration=False,
+        help="Share by which a step scales down all weights, as AdamW does.",
     )
     block_size: int = setting(128, (8, 4096), help="Largest side of a block that Shampoo preconditions.")
     exponent_override: int = setting(2, (1, 16), help="Shampoo takes the inverse root of this order.")

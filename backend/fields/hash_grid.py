@@ -148,7 +148,9 @@ class HashGridField(Field):
             return (-gradient * gradient.square().sum(0).clamp(min=1e-24).rsqrt()).T
 
     def parameter_groups(self, optimizer: OptimizerConfig) -> list[dict[str, Any]]:
+        network = list(self.density_network.parameters())
         return [
-            {"params": [self.table, *self.density_network.parameters()], "rate_multiplier": 1.0},
+            {"params": [self.table], "rate_multiplier": 1.0},
+            {"params": network, "rate_multiplier": optimizer.network_rate_multiplier},
             {"params": list(self.albedo_network.parameters()), "rate_multiplier": optimizer.color_rate_multiplier},
         ]

@@ -39,7 +39,7 @@ HASH_GRID = {  # in all configurations: pos_encoding_config, density_*, num_samp
 ADAM = {  # optimizer
     "optimizer.kind": "adam", "optimizer.learning_rate": 0.01, "optimizer.final_rate": 0.01,
     "optimizer.warmup_share": 0, "optimizer.beta1": 0.9, "optimizer.beta2": 0.99, "optimizer.epsilon": 1e-15,
-    "optimizer.background_rate_multiplier": 0.1,
+    "optimizer.background_rate_multiplier": 0.1, "optimizer.weight_decay": 0, "optimizer.network_rate_multiplier": 1,
 }  # fmt: skip
 PERTURBED = {"camera.look_at_std": 0.2, "camera.up_std": 0.02, "camera.position_offset": 0.1}
 STEADY = {"camera.look_at_std": 0, "camera.up_std": 0, "camera.position_offset": 0}
@@ -74,12 +74,15 @@ XL = {  # width 128, so that means are over 16,384 pixels
     "regularizers.orientation_end": 1000 / 16384, "regularizers.opacity_start": 1 / 16384,
     "regularizers.opacity_end": 1 / 16384,
 }  # fmt: skip
+ADAMW = ADAM | {  # three lr of 0.001 beside the encoding's 0.01, and torch's default decay
+    "optimizer.weight_decay": 0.01, "optimizer.network_rate_multiplier": 0.1, "optimizer.color_rate_multiplier": 0.1,
+}  # fmt: skip
 UNLIT = {  # no-material, random_aug
     "shading.albedo_only_share": 1, "regularizers.orientation_start": 0, "regularizers.orientation_end": 0,
     "background.random_probability": 0.5, "background.random_kind": "color", "background.random_min": 0,
-    "background.random_max": 1, "optimizer.color_rate_multiplier": 0.1, "field.hash_start_level": 0,
+    "background.random_max": 1, "field.hash_start_level": 0,
 }  # fmt: skip
-PROLIFIC = HASH_GRID | ADAM | STEADY | AROUND | FOV | UNLIT | {
+PROLIFIC = HASH_GRID | ADAMW | STEADY | AROUND | FOV | UNLIT | {
     "run.steps": 25000, "run.views_per_step": 1, "render.resolution": 512, "render.coarse_resolution": 64,
     "render.coarse_share": 0.2, "render.coarse_views": 0, "camera.elevation_min": -10, "camera.elevation_max": 45,
     "camera.distance_min": 1, "camera.distance_max": 1.5, "field.bounding_radius": 1, "field.density_bias_width": 0.5,
@@ -90,7 +93,7 @@ PROLIFIC = HASH_GRID | ADAM | STEADY | AROUND | FOV | UNLIT | {
     "regularizers.opacity_begin": 0.2, "regularizers.opacity_share": 0, "regularizers.entropy_start": 0,
     "regularizers.entropy_end": 1000 / 262144, "regularizers.entropy_begin": 0.4, "regularizers.entropy_share": 0,
 }  # fmt: skip
-RFDS = HASH_GRID | ADAM | STEADY | AROUND | FOV | UNLIT | {
+RFDS = HASH_GRID | ADAMW | STEADY | AROUND | FOV | UNLIT | {
     "run.steps": 15000, "run.views_per_step": 1, "render.resolution": 512, "render.coarse_resolution": 256,
     "render.coarse_share": 1 / 3, "camera.elevation_min": -10, "camera.elevation_max": 45, "camera.distance_min": 1,
     "camera.distance_max": 1.5, "field.bounding_radius": 1, "field.density_bias_width": 0.5,
@@ -100,7 +103,7 @@ RFDS = HASH_GRID | ADAM | STEADY | AROUND | FOV | UNLIT | {
     "regularizers.opacity_start": 0.025, "regularizers.opacity_end": 0.025, "regularizers.entropy_start": 0.025,
     "regularizers.entropy_end": 0.025,
 }  # fmt: skip
-MVDREAM = HASH_GRID | ADAM | STEADY | UNLIT | {
+MVDREAM = HASH_GRID | ADAMW | STEADY | UNLIT | {
     "run.steps": 10000, "run.views_per_step": 4, "render.coarse_views": 8, "render.resolution": 256,
     "render.coarse_resolution": 64, "render.coarse_share": 0.5, "camera.views_per_set": 4, "camera.elevation_min": 0,
     "camera.elevation_max": 30, "camera.framing": "fill", "camera.fill_min": 1, "camera.fill_max": 1.25,
@@ -120,7 +123,8 @@ SHADED = {
 MAGIC3D = {
     "run.steps": 5000, "render.resolution": 512, "guidance.t_min": 0.02, "guidance.t_max": 0.5,
     "guidance.t_max_end": 0.5, "guidance.view_words": "four", "guidance.textureless_words": "",
-    "guidance.weighting": "sigma2", "shading.ambient": 0, "shading.ambient_max": 1,
+    "guidance.weighting": "sigma2", "shading.ambient": 0, "shading.ambient_max": 1, "refine.color_rate": 0.01,
+    "refine.normals": 10000,
 }  # fmt: skip
 COARSE = DREAMFUSION | {  # magic3d-coarse-*: no progressive levels, weighting_strategy uniform, soft_shading
     "run.steps": 10000, "field.hash_start_level": 0, "shading.albedo_only_share": 0.2001,

@@ -7,9 +7,8 @@ from .magic3d import SURFACE_LEFT_OUT, surface_numbers
 from .recipe import Source, Sourced, changed, published_recipe
 from .refinement import refinement
 from .threestudio import (
-    ADAMW_LEFT_OUT,
     LEFT_OUT,
-    adam_numbers,
+    adamw_numbers,
     cameras,
     field_numbers,
     rows,
@@ -68,8 +67,7 @@ def numbers() -> tuple[Sourced, ...]:
         row("regularizers.opacity_end", 0.1 * LATENTS_PER_PIXEL, sparsity),
         row("regularizers.entropy_start", 0.1 * LATENTS_PER_PIXEL, opaque),
         row("regularizers.entropy_end", 0.1 * LATENTS_PER_PIXEL, opaque),
-        *adam_numbers(row, "AdamW"),
-        row("optimizer.color_rate_multiplier", 0.1, "geometry.feature_network lr: 0.001"),
+        *adamw_numbers(row),
     )
 
 
@@ -102,7 +100,6 @@ def fine_numbers() -> tuple[Sourced, ...]:
 NUMBERS = numbers()
 NOT_CARRIED = (
     *LEFT_OUT,
-    *ADAMW_LEFT_OUT,
     "A step's loss is weighted by the sigmoid of a random number; ours by t, which is what `clean` amounts to.",
     "The early views are encoded at 256 pixels; ours at model.image_size.",
 )

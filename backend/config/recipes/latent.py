@@ -7,10 +7,9 @@ from .magic3d import COARSE_SD, FINE_LEFT_OUT, REFINE, coarse_numbers, surface_n
 from .recipe import Sourced, changed, published_recipe
 from .refinement import MAGIC3D, refinement
 from .threestudio import (
-    ADAMW_LEFT_OUT,
     DREAMFUSION_LEFT_OUT,
     LEFT_OUT,
-    adam_numbers,
+    adamw_numbers,
     cameras,
     dreamfusion_numbers,
     field_numbers,
@@ -62,8 +61,7 @@ def prolific_numbers() -> tuple[Sourced, ...]:
         row("regularizers.entropy_end", per_pixel(1000, 512), opaque),
         row("regularizers.entropy_begin", 10000 / steps, opaque),
         row("regularizers.entropy_share", 0.0, opaque),
-        *adam_numbers(row, "AdamW"),
-        row("optimizer.color_rate_multiplier", 0.1, "geometry.feature_network lr: 0.001"),
+        *adamw_numbers(row),
     )
 
 
@@ -92,7 +90,6 @@ RECIPES = (
         prolific_numbers(),
         (
             *LEFT_OUT,
-            *ADAMW_LEFT_OUT,
             "The LoRA is of Stable Diffusion 2.1 (v-prediction) and sees the camera; ours is of the model itself.",
             "Stages two and three, of geometry and texture, are not run.",
         ),

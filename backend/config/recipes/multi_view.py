@@ -8,7 +8,7 @@ import math
 from .magic3d import SURFACE_LEFT_OUT, surface_numbers
 from .recipe import Source, Sourced, changed, published_recipe
 from .refinement import refinement
-from .threestudio import ADAMW_LEFT_OUT, LEFT_OUT, adam_numbers, field_numbers, rows, steady, unlit
+from .threestudio import LEFT_OUT, adamw_numbers, field_numbers, rows, steady, unlit
 from .units import per_pixel
 
 COMMIT = "https://github.com/bytedance/MVDream-threestudio/blob/efcd6c32f3f98c156f64ba5537d8817c4a355aae/configs/"
@@ -75,8 +75,7 @@ def numbers(source: Source) -> tuple[Sourced, ...]:
         row("guidance.t_anneal_share", 8000 / STEPS, high),
         row("regularizers.opacity_start", 0.0, "lambda_sparsity: 0."),
         row("regularizers.opacity_end", 0.0, "lambda_sparsity: 0."),
-        *adam_numbers(row, "AdamW"),
-        row("optimizer.color_rate_multiplier", 0.1, "geometry.feature_network lr: 0.001"),
+        *adamw_numbers(row),
     )
 
 
@@ -136,7 +135,6 @@ def shading_numbers() -> tuple[Sourced, ...]:
 NUMBERS = numbers(PLAIN)
 NOT_CARRIED = (
     *LEFT_OUT,
-    *ADAMW_LEFT_OUT[:2],
     "Distances follow the field of view; ours are uniform between the same bounds.",
     "Draws of elevations that are uniform in area end at 19.5 degrees, by a slip; ours at 30.",
 )

@@ -25,9 +25,11 @@ def refinement(family: Family, *own: Sourced, resolution: int = 512) -> Recipe:
         row("guidance.t_max_end", 0.5, "max_step_percent: 0.5"),
         row("guidance.view_words", "four", "front, side, back and overhead of the prompt processor"),
         row("guidance.textureless_words", "", "the prompt as it is"),
+        row("refine.color_rate", 0.01, "lr: 0.01, of the network behind the colors"),
+        row("refine.normals", 10000.0, "lambda_normal_consistency: 10000., of 1 - cos"),
     )
     left_out = (
-        "Magic3D deforms a tetrahedral grid; here the mesh's vertices move, with the starter's rates and penalties.",
+        "Magic3D deforms a tetrahedral grid; here vertices move, with the starter's rate, laplacian and edge lengths.",
     )
     return published_recipe(
         family, REFINE_PRESET, "moves and colors a mesh", changed(numbers, *own), left_out, base=REFINE
