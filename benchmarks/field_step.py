@@ -32,6 +32,7 @@ HASH = ("field.kind=hash-grid", "field.hash_log2_size=15", "optimizer.learning_r
 NARROW = "field.hash_hidden_width=32"
 CASES: dict[str, Sequence[str]] = {
     "voxels 16, 32, 64": (),
+    "the same, arrays of all samples": ("render.marching=dense",),
     "hash grid, 4 levels to 109, 32 units": (*HASH, NARROW, "field.hash_levels=4", "field.hash_growth=1.9"),
     "hash grid, 6 levels to 121, 32 units": (*HASH, NARROW, "field.hash_levels=6", "field.hash_growth=1.5"),
     "hash grid, 8 levels to 212, 64 units": (*HASH, "field.hash_levels=8"),
