@@ -35,6 +35,8 @@ def start(name: str, retry: bool) -> str:
     """Start the list of a Text datablock with the panel's settings; why it cannot be started, "" when it was."""
     global _active, _offset_m, _is_reported
     mine, session = addon_state.properties(), addon_state.session()
+    if _active is not None and not _active.is_done:
+        return f"The list “{_active.name}” is under way; stop it first"
     if not mine.model_name or not mine.preset_name:
         return "The server has not sent its capabilities yet; try again in a moment"
     try:
@@ -43,8 +45,6 @@ def start(name: str, retry: bool) -> str:
         return f"The text “{name}” cannot be used: {error}"
     if fault := _rows_fault(found.rows):
         return f"The text “{name}” cannot be used: {fault}"
-    if _active is not None and not _active.is_done:
-        _active.stop(session)
     try:
         settings = server_settings.collect(session.capabilities, mine)
     except ValueError as error:
@@ -72,20 +72,21 @@ def _rows_fault(rows: tuple[PromptRow, ...]) -> str:
 
 def stop() -> None:
     """Stop the list; its jobs are paused."""
-    global _active
     if _active is not None:
-        _active.stop(addon_state.session())
-        _active = None
+        _active.stop()
 
 
 def step() -> None:
     """Advance the list; called in every tick."""
-    global _is_reported
+    global _active, _is_reported
     session = addon_state.session()
     if _active is None or _is_reported:
         return
     before = _active.summary()
     _active.step(session)
+    if _active.is_stopped:
+        _active, session.revision = None, session.revision + 1
+        return
     if _active.is_done:
         _is_reported = True
         _report(_active)

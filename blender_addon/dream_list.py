@@ -77,6 +77,7 @@ class DreamList:
         self.name, self.props = name, tuple(props)
         self._is_here, self._retry, self._clock = is_here, retry, clock
         self._send_after = 0.0
+        self._stopping = False
 
     @property
     def is_done(self) -> bool:
@@ -122,25 +123,34 @@ class DreamList:
         for prop in self.props:
             if prop.state == SENT and not prop.job:
                 self._take_answer(session, prop)
-            if prop.state == SENT and prop.job:
+            if prop.state == SENT and prop.job and self._stopping:
+                self._pause(session, prop)
+            elif prop.state == SENT and prop.job:
                 self._follow(session, prop)
             elif prop.state == LOADING and not prop.has_arrived and prop.job not in session.downloads:
                 self._load_again(prop)
-        if session.is_online and self._clock() >= self._send_after:
+        if session.is_online and not self._stopping and self._clock() >= self._send_after:
             self._send_next(session)
 
     def fail(self, prop: ListedProp, reason: str) -> None:
         """A row will have no prop."""
         prop.state, prop.reason = FAILED, " ".join(reason.split())
 
-    def stop(self, session: Session) -> None:
+    def stop(self) -> None:
         """Send nothing more, and pause the jobs that have not ended; the list can be started again."""
-        for prop in self.props:
-            if prop.state == SENT and not prop.job:
-                session.cancel_pending(prop.ticket)
-            job = session.jobs.get(prop.job)
-            if job is not None and job.state in (JobState.QUEUED.value, JobState.RUNNING.value):
-                session.pause(job.job)
+        self._stopping = True
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether it was stopped, and no answer or mesh is awaited any more."""
+        return self._stopping and not any(prop.state in (SENT, LOADING) for prop in self.props)
+
+    def _pause(self, session: Session, prop: ListedProp) -> None:
+        """Pause the job of a row of a stopped list, now that the server has named it."""
+        job = session.jobs.get(prop.job)
+        if job is not None and job.state in (JobState.QUEUED.value, JobState.RUNNING.value):
+            session.pause(job.job)
+        prop.state = WAITING
 
     def _send_next(self, session: Session) -> None:
         open_rows = sum(prop.state == SENT for prop in self.props)
@@ -158,7 +168,7 @@ class DreamList:
         if prop.job:
             job = session.jobs.get(prop.job)
             prop.was_open = job is not None and JobState(job.state) not in ENDED
-            if job is not None and job.state == JobState.PAUSED.value:
+            if job is not None and job.state == JobState.PAUSED.value and not self._stopping:
                 session.resume(prop.job)  # as an earlier stop left it
         elif refusal is not None and refusal.code in NO_ROOM:
             prop.state, self._send_after = WAITING, self._clock() + WAIT_S

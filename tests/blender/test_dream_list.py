@@ -148,6 +148,7 @@ def test_stop_pauses_and_start_continues(blender: AddonDriver, serve: Callable[.
     write_text()
     assert bpy.ops.dreamwright.dream_list(text="props") == {"FINISHED"}
     assert blender.poll(lambda: len(blender.session.jobs) == 3 and not blender.session.pending)
+    assert "The list “props” is under way; stop it first" in refused(text="props")
     assert bpy.ops.dreamwright.stop_list() == {"FINISHED"}
     assert blender.poll(lambda: {job.state for job in blender.session.jobs.values()} == {"paused"})
     assert bpy.ops.dreamwright.dream_list(text="props") == {"FINISHED"}

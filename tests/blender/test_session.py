@@ -24,7 +24,7 @@ from tests.testing.fake_capabilities import OFFER
 from tests.testing.fake_props import preview_bytes
 
 WITHOUT_BPY = (
-    "addresses", "key_store", "labels", "mesh_downloads", "pending_submissions", "pending_uploads",
+    "addresses", "dream_list", "key_store", "labels", "mesh_downloads", "pending_submissions", "pending_uploads",
     "preview_history", "session",
     "session_events", "storage",
 )  # fmt: skip
