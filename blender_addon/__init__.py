@@ -15,12 +15,17 @@ bl_info = {
 
 try:
     from . import (
+        active_list,
         addon_state,
         connection_operators,
+        contact_sheet,
+        editor_image,
         finetune_operators,
         generate_operators,
+        group_operators,
         job_operators,
         key_operators,
+        list_operators,
         local_server,
         panel,
         preferences,
@@ -32,6 +37,7 @@ try:
         refine_operators,
         server_operators,
         text_operators,
+        thumbnails,
         timer,
     )
 except ModuleNotFoundError as error:
@@ -48,7 +54,10 @@ _MODULES = (
     preferences,
     addon_state,
     properties,
+    editor_image,
     preview,
+    contact_sheet,
+    thumbnails,
     connection_operators,
     generate_operators,
     text_operators,
@@ -60,7 +69,10 @@ _MODULES = (
     key_operators,
     prompt_presets,
     finetune_operators,
+    group_operators,
     panel,
+    list_operators,
+    active_list,
     local_server,
     timer,
 )

@@ -50,6 +50,14 @@ def active_job() -> JobSummary | None:
     return session().jobs.get(mine.job_rows[mine.job_index].job)
 
 
+def active_group() -> str:
+    """The group of the selected row, its heading or one of its jobs; "" for another row."""
+    mine = properties()
+    if not 0 <= mine.job_index < len(mine.job_rows):
+        return ""
+    return str(mine.job_rows[mine.job_index].group)
+
+
 def on_address_changed(address: str) -> None:
     """Show the cached capabilities of another server, unless a connection is open or nothing was drawn yet."""
     if _session is not None and not _session.is_open:

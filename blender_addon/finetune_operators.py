@@ -45,6 +45,11 @@ def parent_of_object(owner: Any) -> Parent | None:
     return Parent(known.job, known.prompt, known.negative, known.model, known.preset, known.seed, known.settings)
 
 
+def parent_of_job(job: JobSummary) -> Parent:
+    """A job of the list, as the one that is fine-tuned."""
+    return Parent(job.job, job.prompt, job.negative, job.model, job.preset, job.seed, dict(job.settings))
+
+
 def object_fault(owner: Any) -> str:
     """Why an object cannot be fine-tuned now, as a sentence; "" when it can."""
     known, session = provenance.request_of(owner), addon_state.session()
@@ -192,10 +197,7 @@ class DREAMWRIGHT_OT_finetune_job(_FinetuneOperator, JobOperator, bpy.types.Oper
     def parent(self, context: Any) -> Parent | None:
         """The named job, else the selected one."""
         job = self.target()
-        return self._parent_of(job) if job is not None else None
-
-    def _parent_of(self, job: JobSummary) -> Parent:
-        return Parent(job.job, job.prompt, job.negative, job.model, job.preset, job.seed, dict(job.settings))
+        return parent_of_job(job) if job is not None else None
 
     def invoke(self, context: Any, event: Any) -> set[str]:
         """Store the job's id: the selection may change before the dialog is confirmed."""
@@ -205,7 +207,7 @@ class DREAMWRIGHT_OT_finetune_job(_FinetuneOperator, JobOperator, bpy.types.Oper
 
     def run(self, job: JobSummary) -> set[str]:
         """Submit a job that starts from this one's field."""
-        return self.finetune(self._parent_of(job))
+        return self.finetune(parent_of_job(job))
 
 
 def _draw_menu(menu: Any, context: Any) -> None:

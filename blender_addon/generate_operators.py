@@ -4,9 +4,9 @@
 from typing import Any
 
 import bpy
-from bpy.props import BoolProperty, StringProperty
+from bpy.props import BoolProperty, IntProperty, StringProperty
 
-from . import addon_state, checks, labels, provenance, server_settings
+from . import addon_state, checks, labels, provenance, server_settings, variations
 from .shared.limits import SEED_LARGEST
 
 
@@ -21,9 +21,15 @@ class DREAMWRIGHT_OT_generate(bpy.types.Operator):
     prompt: StringProperty(
         name="Prompt", description="What to generate; empty: the panel's prompt", options={"SKIP_SAVE"}
     )
+    count: IntProperty(
+        name="Variations",
+        description="How many props with different seeds; the panel's number unless it is given",
+        default=1,
+        options={"SKIP_SAVE"},
+    )
     again: BoolProperty(
         name="Again",
-        description="Use the next seed, for another prop of the same prompt",
+        description="Use the next seed, for another prop of the same prompt; with variations the seeds after theirs",
         default=False,
         options={"SKIP_SAVE"},
     )
@@ -40,13 +46,17 @@ class DREAMWRIGHT_OT_generate(bpy.types.Operator):
         if not prompt:
             self.report({"ERROR"}, "The prompt is empty; type what to generate, for example: a red mushroom")
             return {"CANCELLED"}
+        count = self.count if self.properties.is_property_set("count") else mine.variations
+        if fault := variations.count_fault(count):
+            self.report({"ERROR"}, fault)
+            return {"CANCELLED"}
         if self.again:
-            mine.seed = mine.seed + 1 if mine.seed < SEED_LARGEST else 0
-        return {"FINISHED"} if submit(self, prompt) else {"CANCELLED"}
+            mine.seed = variations.variation_seeds(mine.seed, count + 1)[-1]
+        return {"FINISHED"} if submit(self, prompt, count) else {"CANCELLED"}
 
 
-def submit(operator: Any, prompt: str) -> bool:
-    """Submit a prompt with the panel's settings; False after `operator` has reported a fault."""
+def submit(operator: Any, prompt: str, count: int = 1) -> bool:
+    """Submit a prompt with the panel's settings, with `count` seeds; False after `operator` has reported a fault."""
     mine, session = addon_state.properties(), addon_state.session()
     if not mine.model_name or not mine.preset_name:
         operator.report({"ERROR"}, "The server has not sent its capabilities yet; try again in a moment")
@@ -57,7 +67,9 @@ def submit(operator: Any, prompt: str) -> bool:
     negative = labels.clean_prompt(mine.negative)
     try:
         settings = server_settings.collect(session.capabilities, mine)
-        session.submit(prompt, negative, mine.model_name, mine.preset_name, mine.seed, settings)
+        variations.submit_variations(
+            session, count, prompt, negative, mine.model_name, mine.preset_name, mine.seed, settings
+        )
     except ValueError as error:  # also ProtocolError
         operator.report({"ERROR"}, str(error))
         return False

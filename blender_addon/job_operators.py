@@ -152,6 +152,9 @@ class DREAMWRIGHT_OT_cancel_pending(bpy.types.Operator):
     ticket: StringProperty(
         name="Ticket", description="Ticket of the submission; empty: all that wait", options={"SKIP_SAVE"}
     )
+    group: StringProperty(
+        name="Group", description="Id of a group, whose submissions are all removed", options={"SKIP_SAVE"}
+    )
 
     @classmethod
     def poll(cls, context: Any) -> bool:
@@ -161,8 +164,9 @@ class DREAMWRIGHT_OT_cancel_pending(bpy.types.Operator):
     def execute(self, context: Any) -> set[str]:
         """Remove it."""
         session = addon_state.session()
-        for ticket in [self.ticket] if self.ticket else list(session.pending):
-            session.cancel_pending(ticket)
+        for ticket, request in list(session.pending.items()):
+            if self.ticket in ("", ticket) and self.group in ("", request.group):
+                session.cancel_pending(ticket)
         return {"FINISHED"}
 
 

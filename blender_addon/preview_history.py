@@ -77,9 +77,15 @@ def decode_frame(frame: PreviewFrame) -> np.ndarray:
 
 def encode_png(frame: PreviewFrame) -> bytes:
     """A frame as an uncompressed PNG, which never leaves this machine. Raises ProtocolError."""
-    rows = np.zeros((frame.height, 1 + 3 * frame.width), np.uint8)  # each row starts with its filter type, 0: none
-    rows[:, 1:] = decode_frame(frame).reshape(frame.height, -1)
-    header = struct.pack(">2I5B", frame.width, frame.height, 8, 2, 0, 0, 0)  # 8-bit RGB
+    return png_of_pixels(decode_frame(frame))
+
+
+def png_of_pixels(pixels: np.ndarray) -> bytes:
+    """Pixels (height, width, 3) uint8 as an uncompressed PNG."""
+    height, width, _ = pixels.shape
+    rows = np.zeros((height, 1 + 3 * width), np.uint8)  # each row starts with its filter type, 0: none
+    rows[:, 1:] = pixels.reshape(height, -1)
+    header = struct.pack(">2I5B", width, height, 8, 2, 0, 0, 0)  # 8-bit RGB
     chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows.tobytes(), 0)), (b"IEND", b""))
     return b"\x89PNG\r\n\x1a\n" + b"".join(
         struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks

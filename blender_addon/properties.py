@@ -17,8 +17,11 @@ from bpy.props import (
     StringProperty,
 )
 
-from . import addon_state, labels, preview, server_settings
+from . import addon_state, job_groups, labels, preview, server_settings
+from .newest_previews import MAX_TILES
 from .shared import limits
+
+THUMBNAIL_ROWS = 40  # of the list, from its top, that have thumbnails
 
 EnumItem = tuple[str, str, str, int]
 
@@ -88,6 +91,10 @@ def _on_preview_position(self: Any, context: Any) -> None:
 def _on_job_index(self: Any, context: Any) -> None:
     job = addon_state.active_job()
     name = job.job if job else ""
+    if group := addon_state.active_group():
+        if job is not None:
+            addon_state.session().picked[group] = job.job
+        _want_thumbnails(group)
     if name != addon_state.session().previewed_job:
         addon_state.session().show_previews_of(name)
         self.preview_position = 1.0
@@ -96,7 +103,8 @@ def _on_job_index(self: Any, context: Any) -> None:
 class DreamwrightJobRow(bpy.types.PropertyGroup):
     """One row of the job list; the job's data is in the session."""
 
-    job: StringProperty(name="Job", description="The job's id on the server")
+    job: StringProperty(name="Job", description="The job's id on the server; empty for a group of variations")
+    group: StringProperty(name="Group", description="The id of the group of variations; empty for a single job")
     percent: FloatProperty(
         name="Progress", description="Completed share of the job", min=0, max=100, precision=0, subtype="PERCENTAGE"
     )
@@ -136,6 +144,13 @@ class DreamwrightProperties(bpy.types.PropertyGroup):
         min=0,
         max=limits.SEED_LARGEST,
         default=0,
+    )
+    variations: IntProperty(
+        name="Variations",
+        description="How many props Generate makes of the prompt, with this seed and those after it",
+        min=1,
+        max=limits.VARIATIONS_LARGEST,
+        default=1,
     )
     height_m: FloatProperty(
         name="Height",
@@ -208,8 +223,8 @@ class DreamwrightProperties(bpy.types.PropertyGroup):
 
 # Kept while a file is loaded, and stored in Blender's presets.
 SAVED = (
-    "model_name", "preset_name", "prompt", "negative", "seed", "height_m", "triangles", "color_as", "texture_size",
-    "import_when_done", "mark_as_asset", "settings_text",
+    "model_name", "preset_name", "prompt", "negative", "seed", "variations", "height_m", "triangles", "color_as",
+    "texture_size", "import_when_done", "mark_as_asset", "settings_text",
 )  # fmt: skip
 
 
@@ -221,21 +236,48 @@ def choose_job(job: str) -> None:
         mine.job_index = index
 
 
+def choose_group(group: str) -> None:
+    """Select the heading of a group in the list."""
+    mine = addon_state.properties()
+    index = next((i for i, row in enumerate(mine.job_rows) if row.group == group), -1)
+    if index >= 0:
+        mine.job_index = index
+
+
 def sync_rows() -> None:
-    """Update the rows from the session and keep the selected job selected."""
+    """Update the rows from the session and keep the selected job or group selected."""
     session, mine = addon_state.session(), addon_state.properties()
-    wanted = list(session.jobs)
-    if [row.job for row in mine.job_rows] != wanted:
+    wanted = job_groups.list_rows(session.jobs, session.open_groups)
+    if [(row.job, row.group) for row in mine.job_rows] != [(row.job, row.group) for row in wanted]:
         active = addon_state.active_job()
-        selected = active.job if active else session.previewed_job
+        place = job_groups.row_of(wanted, session.jobs, active.job if active else "", addon_state.active_group())
+        if place < 0:
+            place = job_groups.row_of(wanted, session.jobs, session.previewed_job, "")
         mine.job_rows.clear()
-        for job in wanted:
-            mine.job_rows.add().job = job
-        mine.job_index = wanted.index(selected) if selected in wanted else min(0, len(wanted) - 1)
+        for row in wanted:
+            made = mine.job_rows.add()
+            made.job, made.group = row.job, row.group
+        mine.job_index = max(place, min(0, len(wanted) - 1))
+    groups = session.groups()
     for row in mine.job_rows:
-        percent = 100 * labels.progress_fraction(session.jobs[row.job])
-        if abs(row.percent - percent) > 1e-4:
-            row.percent = percent
+        share = (
+            labels.progress_fraction(session.jobs[row.job])
+            if row.job
+            else job_groups.progress_fraction(groups[row.group])
+        )
+        if abs(row.percent - 100 * share) > 1e-4:
+            row.percent = 100 * share
+    _want_thumbnails(addon_state.active_group())
+
+
+def _want_thumbnails(group: str) -> None:
+    """Name the jobs whose thumbnails are wanted: those of the selected group first, then the first of the list."""
+    session, mine = addon_state.session(), addon_state.properties()
+    groups = session.groups()
+    names = [job.job for job in groups.get(group, [])]
+    for row in mine.job_rows[:THUMBNAIL_ROWS]:
+        names += [row.job] if row.job else [job.job for job in groups.get(row.group, [])]
+    session.shown_jobs = list(dict.fromkeys(names))[:MAX_TILES]
 
 
 def sync_choices() -> None:

@@ -9,32 +9,34 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import addresses, key_store, labels, storage
+from . import addresses, job_groups, key_store, labels, storage
+from .job_requests import JobRequests
 from .mesh_downloads import MeshDownloads
+from .newest_previews import NewestPreviews
 from .pending_submissions import PendingSubmissions
 from .preview_history import PreviewHistory
-from .session_events import JobEnded, JobStarted, MeshDownloaded, Notice, PreviewReceived, SessionEvent
+from .session_events import (
+    JobEnded,
+    JobStarted,
+    MeshDownloaded,
+    Notice,
+    PreviewReceived,
+    SessionEvent,
+    ThumbnailReady,
+)
 from .shared import __version__
 from .shared.capabilities import Capabilities
 from .shared.credentials import ConnectionString, is_connection_string
-from .shared.errors import RequestError
 from .shared.job_states import ENDED, JobState
 from .shared.mesh_file import MeshFile
 from .shared.messages import (
-    CancelJob,
-    DeleteJob,
     GetCapabilities,
     JobChanged,
     JobDeleted,
     JobList,
-    JobReply,
     JobSummary,
-    PauseJob,
-    PinJob,
     PreviewFrame,
-    ResumeJob,
     ServerShutdown,
-    SetPriority,
     SubmitJob,
 )
 
@@ -46,7 +48,7 @@ CLOSED, ONLINE = "closed", "online"  # values of connection_state.ConnectionStat
 MAX_PREVIEWED_JOBS = 8  # jobs whose previews are kept
 
 
-class Session:
+class Session(JobRequests):
     """All state that the panel draws. Call `tick` often; `revision` grows whenever something to draw changes."""
 
     def __init__(self, folder: Path, clock: Callable[[], float] = time.monotonic) -> None:
@@ -57,6 +59,10 @@ class Session:
         self.capabilities: Capabilities | None = None
         self.jobs: dict[str, JobSummary] = {}  # newest first
         self.previews: dict[str, PreviewHistory] = {}
+        self.newest_previews = NewestPreviews(clock)
+        self.shown_jobs: list[str] = []  # whose newest previews are wanted, the most important first
+        self.open_groups: set[str] = set()  # groups whose jobs have rows in the list
+        self.picked: dict[str, str] = {}  # the job that the user picked, by group
         self.submissions = PendingSubmissions(folder, self._on_submitted, self.notify, self._mark_changed)
         self._downloads = MeshDownloads(self._on_mesh, self.notify, self._mark_changed)
         self.submitted_jobs: dict[str, str] = {}  # job by ticket, of this session
@@ -99,6 +105,7 @@ class Session:
         if address != self.address:
             self.address, self.capabilities = address, storage.load_capabilities(self.folder, address)
             self.jobs, self.previews = {}, {}
+            self.newest_previews.clear()
             self.submissions.load(address)
             self.keys.show(address)
             self.revision += 1
@@ -151,6 +158,7 @@ class Session:
         """Close the connection. Jobs continue on the server and are listed again after the next connection."""
         self._downloads.cancel()
         self.submissions.disconnect()
+        self.newest_previews.disconnect()
         if self._client is not None:
             self._client.close()
             self._client = None
@@ -182,17 +190,23 @@ class Session:
         settings: dict[str, Any],
         parent_job: str = "",
         mesh: bytes = b"",
+        group: str = "",
+        group_index: int = 0,
     ) -> str:
         """Submit a job and return its ticket. Raises ProtocolError for an invalid field.
 
         It starts from the field of `parent_job`, or refines the mesh file `mesh`, when given. The request is stored on
         disk and repeated with the same ticket, across reconnections and restarts of Blender, until it is answered.
         """
-        return self.submissions.add(
-            self.address if self.is_open else "",
-            SubmitJob("", prompt, negative, model, preset, seed, settings, parent_job=parent_job),
-            mesh,
-        )
+        request = SubmitJob(
+            "", prompt, negative, model, preset, seed, settings, parent_job=parent_job, group=group,
+            group_index=group_index,
+        )  # fmt: skip
+        return self.submissions.add(self.address if self.is_open else "", request, mesh)
+
+    def groups(self) -> dict[str, list[JobSummary]]:
+        """The groups in the list, each with its jobs by their place."""
+        return job_groups.groups_of(self.jobs.values())
 
     def cancel_pending(self, ticket: str) -> None:
         """Stop sending a submission that was not answered. If the server has created the job, the list shows it."""
@@ -205,57 +219,6 @@ class Session:
 
     def _mark_changed(self) -> None:
         self.revision += 1
-
-    def _request(self, message: Any, on_reply: Callable[[Any], None]) -> None:
-        if self._client is None:
-            on_reply(RequestError("not-now", "not connected to a server"))
-        else:
-            self._client.request(message, on_reply)
-
-    def _report_failure(self, what: str, reply: Any) -> None:
-        why = str(reply) if isinstance(reply, RequestError) else f"the server sent an unexpected {type(reply).__name__}"
-        self.notify(f"{what}: {why}")
-
-    def _change_job(self, message: Any, failure: str) -> None:
-        """Send a request about a job; the reply has the job's new state."""
-
-        def on_reply(reply: Any) -> None:
-            if isinstance(reply, JobReply):
-                self._take_job(reply.job)
-            elif isinstance(reply, RequestError):
-                self._report_failure(failure, reply)
-
-        self._request(message, on_reply)
-
-    def cancel(self, job: str) -> None:
-        """Stop a job; its present state becomes a mesh."""
-        self._change_job(CancelJob(job), "The job was not cancelled")
-
-    def pause(self, job: str) -> None:
-        """Stop a job and keep a checkpoint."""
-        self._change_job(PauseJob(job), "The job was not paused")
-
-    def resume(self, job: str) -> None:
-        """Resume a paused job, or a failed one with a checkpoint."""
-        self._change_job(ResumeJob(job), "The job was not resumed")
-
-    def pin(self, job: str, pinned: bool) -> None:
-        """Keep a job on the server until it is unpinned, or unpin it."""
-        self._change_job(PinJob(job, pinned), "The job was not pinned" if pinned else "The job was not unpinned")
-
-    def set_priority(self, job: str, priority: int) -> None:
-        """Change a job's priority. Raises ProtocolError outside the allowed range."""
-        self._change_job(SetPriority(job, priority), "The job's priority was not changed")
-
-    def delete(self, job: str) -> None:
-        """Delete an ended job and its files on the server."""
-
-        def on_reply(reply: Any) -> None:
-            # After a lost connection the request may arrive twice; the second reply is "no-such-job".
-            if isinstance(reply, RequestError) and reply.code != "no-such-job":
-                self._report_failure("The job was not deleted", reply)
-
-        self._request(DeleteJob(job), on_reply)
 
     def show_previews_of(self, job: str) -> None:
         """Receive the previews of this job only; "" for none."""
@@ -284,6 +247,10 @@ class Session:
             if self._client.epoch != self._epoch:
                 self._epoch = self._client.epoch
                 self._request_capabilities()  # a restarted server may have others
+            if self.is_online:
+                self.newest_previews.request(self._client, self.jobs, self.shown_jobs)
+        if ready := self.newest_previews.decode_next():
+            self._events.append(ThumbnailReady(ready))
         events, self._events = self._events, []
         return events
 
@@ -293,10 +260,12 @@ class Session:
         elif isinstance(event, JobDeleted):
             self.jobs.pop(event.job, None)
             self.previews.pop(event.job, None)
+            self.newest_previews.remove(event.job)
             self.revision += 1
         elif isinstance(event, JobList):
             for deleted in set(self.jobs) - {job.job for job in event.jobs}:
                 del self.jobs[deleted]
+                self.newest_previews.remove(deleted)
             for job in event.jobs:
                 self._take_job(job)
             self.revision += 1
@@ -329,6 +298,7 @@ class Session:
         self.previews[frame.job] = history
         while len(self.previews) > MAX_PREVIEWED_JOBS:
             del self.previews[next(iter(self.previews))]
+        self.newest_previews.add(frame)
         self._events.append(PreviewReceived(frame.job))
 
     def _request_capabilities(self) -> None:

@@ -26,6 +26,13 @@ class PreviewReceived:
 
 
 @dataclass(frozen=True)
+class ThumbnailReady:
+    """The tile of this job in `Session.newest_previews` is new."""
+
+    job: str
+
+
+@dataclass(frozen=True)
 class JobStarted:
     """The server accepted a job that was submitted from this session."""
 
@@ -48,4 +55,4 @@ class MeshDownloaded:
     is_automatic: bool
 
 
-SessionEvent = PreviewReceived | JobStarted | JobEnded | MeshDownloaded
+SessionEvent = PreviewReceived | ThumbnailReady | JobStarted | JobEnded | MeshDownloaded

@@ -12,8 +12,20 @@ from collections.abc import Callable
 
 import bpy
 
-from . import addon_state, checks, import_mesh, import_refined, labels, local_server, preview, properties
-from .session_events import JobEnded, JobStarted, MeshDownloaded, PreviewReceived
+from . import (
+    active_list,
+    addon_state,
+    checks,
+    contact_sheet,
+    import_mesh,
+    import_refined,
+    labels,
+    local_server,
+    preview,
+    properties,
+    thumbnails,
+)
+from .session_events import JobEnded, JobStarted, MeshDownloaded, PreviewReceived, ThumbnailReady
 from .shared.job_states import JobState
 
 ACTIVE_S, ONLINE_S, IDLE_S = 0.05, 0.2, 1.0  # interval while a job runs, while connected, otherwise
@@ -32,30 +44,42 @@ def tick() -> None:
     if session.revision != _drawn_revision:
         properties.sync_choices()
         properties.sync_rows()
-    has_new_preview = False
+        thumbnails.remove_others()
+    has_new_preview = has_new_thumbnail = False
     for event in events:
         if isinstance(event, PreviewReceived):
             job = addon_state.active_job()
             has_new_preview |= job is not None and job.job == event.job
+        elif isinstance(event, ThumbnailReady):
+            thumbnails.update(event.job)  # one a tick at most
+            has_new_thumbnail = True
         elif isinstance(event, JobStarted):
             _on_job_started(event)
         elif isinstance(event, JobEnded):
             _on_job_ended(event)
         else:
             _on_mesh_downloaded(event)
+    active_list.step()
     if has_new_preview and addon_state.properties().preview_position >= 1:
         preview.show_current()  # only the latest of this tick
+    elif not has_new_thumbnail:
+        contact_sheet.follow()  # in a tick of its own
     if _deferred_imports and _is_object_mode():
         _import(_deferred_imports.pop(0))
-    if has_new_preview or session.revision != _drawn_revision:
+    if has_new_preview or has_new_thumbnail or session.revision != _drawn_revision:
         _drawn_revision = session.revision
         _redraw_panels()
 
 
 def _on_job_started(event: JobStarted) -> None:
     properties.sync_rows()
-    properties.choose_job(event.job.job)
-    if addon_state.properties().import_when_done:
+    if active_list.owns(event.job.job):
+        return
+    if event.job.group in addon_state.session().groups():
+        properties.choose_group(event.job.group)
+    else:
+        properties.choose_job(event.job.job)
+    if addon_state.properties().import_when_done and not event.job.group:  # of variations one is picked first
         _auto_import.add(event.job.job)
 
 
@@ -72,6 +96,7 @@ def _is_object_mode() -> bool:
 
 
 def _on_mesh_downloaded(event: MeshDownloaded) -> None:
+    active_list.arrived(event.job.job)
     # The Import button leaves Edit Mode at once, as its tooltip states. An automatic import waits.
     if event.is_automatic and not _is_object_mode():
         _deferred_imports.append(event)
@@ -83,18 +108,24 @@ def _on_mesh_downloaded(event: MeshDownloaded) -> None:
 
 def _import(event: MeshDownloaded) -> None:
     session, as_asset = addon_state.session(), addon_state.properties().mark_as_asset
-    history = session.previews.get(event.job.job)
+    history, label = session.previews.get(event.job.job), active_list.label_of(event.job.job)
     thumbnail = history.at(1.0) if history else None
     done = f"Imported “{labels.short(event.job.prompt)}”"
     try:
         if event.job.mesh:
             done = import_refined.import_refined(event.job, event.mesh, session.address, as_asset, thumbnail)
-        else:
+        elif label is None:
             import_mesh.import_mesh(event.job, event.mesh, session.address, as_asset, thumbnail)
+        else:
+            made = import_mesh.import_mesh(event.job, event.mesh, session.address, True, thumbnail, label)
+            active_list.imported(event.job.job, made)
     except (ValueError, RuntimeError, MemoryError) as error:
-        session.notify(f"“{labels.short(event.job.prompt)}” was not imported: {str(error).strip() or 'out of memory'}")
+        reason = str(error).strip() or "out of memory"
+        session.notify(f"“{labels.short(event.job.prompt)}” was not imported: {reason}")
+        active_list.not_imported(event.job.job, reason)
     else:
-        session.notify(done, is_error=False)
+        if label is None:  # a list says once that it is done
+            session.notify(done, is_error=False)
 
 
 def _redraw_panels() -> None:
@@ -132,6 +163,7 @@ def _on_timer() -> float:
     if not session.is_open:
         return IDLE_S
     is_active = session.downloads or any(job.state == JobState.RUNNING.value for job in session.jobs.values())
+    is_active = is_active or session.newest_previews.is_busy
     return ACTIVE_S if is_active or session.pending or not session.is_online else ONLINE_S
 
 

@@ -37,11 +37,16 @@ class RecordingLayout:
         self.texts.append(text)
         getattr(data, name)
 
-    def operator(self, name: str, text: str = "", icon: str = "NONE", depress: bool = False) -> Any:
+    def operator(
+        self, name: str, text: str = "", icon: str = "NONE", depress: bool = False, emboss: bool = True
+    ) -> Any:
         group, _, verb = name.partition(".")
         assert verb in dir(getattr(bpy.ops, group)), f"no operator {name}"
         self._icon(icon)
         return SimpleNamespace()
+
+    def template_icon(self, icon_value: int, scale: float = 1.0) -> None:
+        assert icon_value > 0 and scale > 0
 
     def template_list(self, kind: str, name: str, data: Any, items: str, active: Any, index: str, **shown: Any) -> None:
         assert hasattr(bpy.types, kind)

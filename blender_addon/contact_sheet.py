@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The contact sheet of the selected group in an Image datablock, updated by the timer while it is there."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from . import addon_state
+from .contact_sheet_pixels import sheet_pixels
+from .editor_image import EditorImage
+from .preview_history import png_of_pixels
+
+IMAGE = "Dreamwright Contact Sheet"
+INTERVAL_S = 0.25  # between two updates
+
+_image = EditorImage(IMAGE)
+_shown: tuple[Any, ...] = ()  # what the image shows: the group's jobs, the steps of their previews, the picked one
+_updated_at = 0.0
+
+
+def update(group: str) -> bool:
+    """Show the newest previews of a group if they or its picked job have changed; True when the image changed."""
+    global _shown, _updated_at
+    session = addon_state.session()
+    members = session.groups().get(group, [])
+    if not members:
+        return False
+    tiles = [session.newest_previews.tiles.get(job.job) for job in members]
+    names = [job.job for job in members]
+    picked = names.index(session.picked[group]) if session.picked.get(group) in names else -1
+    content = (group, tuple(names), tuple(tile.step if tile else -1 for tile in tiles), picked)
+    if content == _shown and _image.exists:
+        return False
+    pixels = sheet_pixels([tile.pixels if tile else None for tile in tiles], picked)
+    _image.show(png_of_pixels(pixels), (pixels.shape[1], pixels.shape[0]))
+    _shown, _updated_at = content, time.monotonic()
+    return True
+
+
+def is_there() -> bool:
+    """Whether the image is there: it was asked for, and neither undo nor another file has removed it."""
+    return _image.exists
+
+
+def follow() -> bool:
+    """Update the image, if it is there, at most every INTERVAL_S; True when it changed.
+
+    It follows the selection: another group's sheet replaces it once that group is selected.
+    """
+    if time.monotonic() - _updated_at < INTERVAL_S or not _image.exists:
+        return False
+    return update(addon_state.active_group() or (_shown[0] if _shown else ""))
+
+
+def open_editor(context: Any, group: str) -> bool:
+    """Show the sheet of a group in an Image Editor, or in a part split off the 3D view; False when neither works."""
+    update(group)
+    return _image.open_editor(context)
+
+
+def register() -> None:
+    """Nothing is made before the sheet is asked for."""
+
+
+def unregister() -> None:
+    """Forget what was shown."""
+    global _shown
+    _shown = ()

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""At a window: four variations, their contact sheet, one picked by its number, imported, and the others discarded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import bpy
+import ui_driver
+from ui_driver import (
+    MOMENT,
+    VIEW,
+    addon,
+    center,
+    click,
+    delete_cube,
+    editors,
+    imported_objects,
+    open_connected_tab,
+    panel,
+    perform_connected,
+    picture,
+    point,
+    press,
+    report,
+    session,
+    undo,
+    until,
+)
+
+finish: Callable[[int], None]  # given by run_installed.py
+
+EDGE = 0.78  # of the sidebar's width, where a row's last small button is
+
+
+def members() -> list[Any]:
+    """The jobs of the one group."""
+    return next(iter(session().groups().values()), [])
+
+
+def shows_sheet() -> bool:
+    """Whether an Image Editor shows the contact sheet."""
+    images = [area.spaces.active.image for _, area in editors("IMAGE_EDITOR")]
+    return any(image is not None and image.name == "Dreamwright Contact Sheet" for image in images)
+
+
+def work() -> Iterator[float]:
+    """From the number beside the button to a single job."""
+    yield from delete_cube()
+    yield from open_connected_tab()
+    panel().prompt = "a red mushroom"
+    panel().variations = 4
+    report["typed"] = panel().variations
+    yield from point(center(VIEW))
+    yield from click("dreamwright.generate()")
+    yield from until(lambda: len(members()) == 4, "the variations")
+    report["jobs"] = len(session().jobs)
+    yield from click("dreamwright.show_contact_sheet", upwards=True, across=EDGE)
+    yield from until(shows_sheet, "an Image Editor with the contact sheet")
+    yield from until(lambda: all(job.state == "succeeded" for job in members()), "their end", 120)
+    newest = session().newest_previews
+    yield from until(lambda: len(newest.tiles) == 4 and not newest.is_busy, "the thumbnails")
+    yield from until(lambda: addon("thumbnails").count() == 4, "their icons")
+    yield from point(center(VIEW))
+    yield from picture("sheet")
+    yield from click("dreamwright.toggle_group", across=0.07)
+    yield from until(lambda: len(panel().job_rows) == 5, "the opened list")
+    yield from point(center(VIEW))
+    yield from picture("opened")
+
+    yield from click("dreamwright.pick_variation", upwards=True, across=0.2)  # the lower row begins with the third
+    yield from until(lambda: bool(session().picked), "the pick")
+    (group, job), *_ = session().picked.items()
+    report["picked"] = [one.job for one in session().groups()[group]].index(job) + 1
+    for _ in range(30):  # the sheet follows some moments later
+        yield MOMENT
+    yield from point(center(VIEW))
+    yield from picture("picked")
+
+    yield from click("dreamwright.import_picked", upwards=True)
+    yield from until(lambda: bool(imported_objects()), "the import")
+    report["imported"] = len(imported_objects())
+    yield from undo(lambda: not imported_objects())
+    bpy.ops.ed.redo()
+    yield from click("dreamwright.discard_others", upwards=True, across=0.7)
+    for _ in range(20):  # the question is drawn, and takes its keys, some moments later
+        yield MOMENT
+    yield from press("RET", ui_driver.pointer)
+    yield from until(lambda: len(session().jobs) == 1, "the discarding")
+    report["left"] = len(session().jobs)
+    yield from point(center(VIEW))
+    yield from picture("imported")
+
+
+perform_connected(work(), finish)
