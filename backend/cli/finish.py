@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,6 +59,12 @@ def add_arguments(subparsers: Any) -> argparse.ArgumentParser:
     parser.add_argument(
         "--up", choices=("auto", "y", "z"), default="auto", help="the file's upward axis; auto: y for glTF, else z"
     )
+    parser.add_argument(
+        "--scene", action="store_true", help="write NAME_scene.glb too: all levels and hulls as objects of one scene"
+    )
+    parser.add_argument(
+        "--events", type=Path, metavar="FILE", help="append a JSON line for each event, for programs that show progress"
+    )
     parser.add_argument("--fbx", action="store_true", help="write an FBX too, with a Blender")
     parser.add_argument(
         "--blender", type=Path, metavar="PROGRAM", help="the Blender (default: bpy in this Python, else on PATH)"
@@ -93,12 +101,14 @@ def run(options: argparse.Namespace) -> int:
     began = time.monotonic()
     with StopSignal(STOP_MESSAGE) as stop:
         finishing = Finishing(dense, name, config, options.only or STEPS, stop)
-        asset = show(finishing, name)
+        asset = show(finishing, name, options.events)
     for warning in asset.warnings:
         print_warning(warning)
     provenance = {"source": options.mesh.name, "preset": options.preset, "name": name}
     made = asset_files(asset, provenance)
     files = dict(made.files)
+    if options.scene:
+        files = {f"{name}_scene.glb": made.whole, **files}
     if options.fbx:
         files = {f"{name}.fbx": fbx_bytes(asset, made.whole, options.blender), **files}
     write_files(options.out, files)
@@ -116,12 +126,12 @@ def read_dense(path: Path, up: Any, config: FinishConfig) -> DenseMesh:
     data = read_mesh_data(path, up)
     for notice in data.notices:
         print_warning(notice)
-    paint = SurfacePaint(data.faces, data.albedo)
+    paint = SurfacePaint(data.faces, data.albedo, data.textures)
     return dense_mesh(data.vertices, data.faces, paint, data.normals, config.crease)
 
 
-def show(finishing: Finishing, name: str) -> Asset:
-    """Run the steps with a progress bar; returns the asset."""
+def show(finishing: Finishing, name: str, log: Path | None) -> Asset:
+    """Run the steps with a progress bar, and a line of `log` for each event; returns the asset."""
     from tqdm import tqdm
 
     from ..finishing.finish import Finished, StepFinished, StepStarted
@@ -132,6 +142,8 @@ def show(finishing: Finishing, name: str) -> Asset:
             if isinstance(event, Finished):
                 asset = event.asset
                 continue
+            if log is not None:
+                write_event(log, {"event": type(event).__name__, **asdict(event)})
             if isinstance(event, StepStarted):
                 bar.set_postfix_str(event.step)
             bar.update(round(100 * event.share) - bar.n)
@@ -140,6 +152,17 @@ def show(finishing: Finishing, name: str) -> Asset:
     if asset is None:
         raise RuntimeError("finishing ended without an asset")
     return asset
+
+
+def write_event(log: Path, event: dict[str, Any]) -> None:
+    """Append one line of JSON. Raises ExportError."""
+    from ..errors import ExportError
+
+    try:
+        with open(log, "a", encoding="utf-8") as stream:
+            stream.write(json.dumps(event) + "\n")
+    except OSError as error:
+        raise ExportError(f"cannot write {str(log)!r}: {error.strerror}; choose another file with --events") from error
 
 
 def figures_line(figures: dict[str, Any]) -> str:

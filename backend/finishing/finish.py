@@ -138,7 +138,11 @@ class Finishing:
         if "pivot" in self._steps:
             scale, offset = placement(surface.vertices, self._config.pivot, self._config.height_m)
             self._dense = self._dense.placed(scale, offset)
-            figures |= {"scale": scale, "height_m": float(np.ptp(self._dense.welded.vertices[:, 2]))}
+            figures |= {
+                "scale": scale,
+                "offset": [float(value) for value in offset],
+                "height_m": float(np.ptp(self._dense.welded.vertices[:, 2])),
+            }
         if not figures["watertight"] or signed_volume(surface) <= 0:
             self._warnings.append("the mesh encloses no volume: it is open or turned inside out")
         return figures

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from ..geometry.topology import FloatArray
+from ..geometry.topology import FloatArray, IntArray
 from .gltf_file import GltfFile, mapping
-from .mesh_data import PLAIN, UnreadableMeshError
+from .mesh_data import PLAIN, FaceTexture, UnreadableMeshError
 from .texture_sampling import ImageTexture, Wrap, decode_image
 
 NEAREST_FILTER = 9728
@@ -27,19 +27,33 @@ class MaterialReader:
 
     def linear_colors(self, primitive: Mapping[str, Any], count: int) -> FloatArray:
         """(count, 3) linear RGB in [0, 1]. Plain gray for a primitive with neither material nor COLOR_0."""
+        tint, texture, attributes = self._tint(primitive, count)
+        colors = tint if texture is None else tint * self._texture_colors(texture, attributes, count)
+        return np.clip(colors, 0.0, 1.0) if np.isfinite(colors).all() else colors
+
+    def face_texture(self, primitive: Mapping[str, Any], count: int, faces: IntArray, first: int) -> FaceTexture | None:
+        """The texture of a primitive's faces (n, 3), numbered from `first`; None without one."""
+        tint, texture, attributes = self._tint(primitive, count)
+        if texture is None:
+            return None
+        image, uv = self._texture_places(texture, attributes, count)
+        return FaceTexture(first, image, uv[faces], np.clip(tint, 0.0, 1.0)[faces])
+
+    def _tint(
+        self, primitive: Mapping[str, Any], count: int
+    ) -> tuple[FloatArray, Mapping[str, Any] | None, Mapping[str, Any]]:
+        """(count, 3) factor x COLOR_0, the texture's reference if there is one, and the primitive's attributes."""
         attributes = mapping(primitive.get("attributes"), "primitive's attributes")
         has_material = primitive.get("material") is not None
         if not has_material and "COLOR_0" not in attributes:
-            return np.full((count, 3), PLAIN)
-        colors = np.ones((count, 3))
+            return np.full((count, 3), PLAIN), None, attributes
+        colors, texture = np.ones((count, 3)), None
         if "COLOR_0" in attributes:
             colors = colors * self._vertex_colors(attributes["COLOR_0"], count)
         if has_material:
             factor, texture = self._base_color(self._gltf.item("materials", primitive["material"]))
             colors = colors * factor
-            if texture is not None:
-                colors = colors * self._texture_colors(texture, attributes, count)
-        return np.clip(colors, 0.0, 1.0) if np.isfinite(colors).all() else colors
+        return colors, texture, attributes
 
     def _vertex_colors(self, index: Any, count: int) -> FloatArray:
         component = self._gltf.item("accessors", index).get("componentType")
@@ -67,6 +81,13 @@ class MaterialReader:
         return factor[:3], source.get(names[1])
 
     def _texture_colors(self, reference: Mapping[str, Any], attributes: Mapping[str, Any], count: int) -> FloatArray:
+        image, uv = self._texture_places(reference, attributes, count)
+        return image.linear_at(uv)
+
+    def _texture_places(
+        self, reference: Mapping[str, Any], attributes: Mapping[str, Any], count: int
+    ) -> tuple[ImageTexture, FloatArray]:
+        """The image and the places (count, 2) in it."""
         transform = (reference.get("extensions") or {}).get("KHR_texture_transform") or {}
         name = f"TEXCOORD_{int(transform.get('texCoord', reference.get('texCoord', 0)))}"
         if name not in attributes:
@@ -74,7 +95,7 @@ class MaterialReader:
         uv = self._gltf.floats(attributes[name], ("VEC2",), name)
         if len(uv) != count:
             raise UnreadableMeshError(f"its {name} has {len(uv)} entries for {count} vertices")
-        return self._texture(reference.get("index")).linear_at(_transformed(uv, transform))
+        return self._texture(reference.get("index")), _transformed(uv, transform)
 
     def _texture(self, index: Any) -> ImageTexture:
         texture = self._gltf.item("textures", index)

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 from ..geometry.topology import FloatArray, IntArray
 from .gltf_file import GltfFile, mapping
 from .gltf_materials import MaterialReader
-from .mesh_data import MeshData, UnreadableMeshError, check_indices, mean_corner_colors
+from .mesh_data import FaceTexture, MeshData, UnreadableMeshError, check_indices, mean_corner_colors
 
 TRIANGLES, STRIP, FAN = 4, 5, 6
 MOST_NODES = 100_000  # instances; a small file could ask for any number of copies of one mesh
@@ -26,6 +26,7 @@ class _Block:
     vertices: FloatArray
     faces: list[IntArray] = field(default_factory=list)
     colors: list[FloatArray] = field(default_factory=list)
+    textures: list[FaceTexture | None] = field(default_factory=list)  # one of each of `faces`
     normals: FloatArray | None = None
 
 
@@ -58,6 +59,7 @@ def read_gltf(path: Path) -> MeshData:
         np.concatenate([np.concatenate(block.faces) + start for block, start in zip(blocks, starts, strict=True)]),
         np.concatenate([_block_colors(block) for block in blocks]),
         normals=_joined_normals(blocks),
+        textures=tuple(_numbered_textures(blocks)),
     )
 
 
@@ -142,6 +144,7 @@ def _placed_mesh(
             block = blocks.setdefault(local.tobytes(), _Block(placed, normals=normals))
             block.faces.append(faces)
             block.colors.append(materials.linear_colors(primitive, len(local)))
+            block.textures.append(materials.face_texture(primitive, len(local), faces, 0))
     return list(blocks.values())
 
 
@@ -231,6 +234,16 @@ def _normals(gltf: GltfFile, attributes: Mapping[str, Any], count: int, transfor
 def _joined_normals(blocks: Sequence[_Block]) -> FloatArray | None:
     found = [block.normals for block in blocks if block.normals is not None]
     return np.concatenate(found) if len(found) == len(blocks) else None
+
+
+def _numbered_textures(blocks: Sequence[_Block]) -> Iterator[FaceTexture]:
+    """The textures with the numbers that their faces have among all of the scene."""
+    first = 0
+    for block in blocks:
+        for faces, texture in zip(block.faces, block.textures, strict=True):
+            if texture is not None:
+                yield replace(texture, first=first)
+            first += len(faces)
 
 
 def _joint_matrices(

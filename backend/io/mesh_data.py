@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -17,11 +18,32 @@ class UnreadableMeshError(Exception):
     """A file that cannot be read truly as a mesh; the message is a clause that names what is wrong with it."""
 
 
+class LinearImage(Protocol):
+    """An image that is looked up in linear light: `texture_sampling.ImageTexture`."""
+
+    def linear_at(self, uv: FloatArray) -> FloatArray:
+        """Linear RGB (n, 3) at uv (n, 2), v down from the top."""
+        ...
+
+
+@dataclass(frozen=True)
+class FaceTexture:
+    """The base color texture of faces `first` to first + n - 1: image, uv (n, 3, 2) of their corners with v down, and
+    tint (n, 3, 3), the linear color of the corners that it is multiplied with.
+    """
+
+    first: int
+    image: LinearImage
+    uv: FloatArray
+    tint: FloatArray
+
+
 @dataclass(frozen=True)
 class MeshData:
     """vertices (V, 3) float64, faces (F, 3) int64, albedo (V, 3) float64 linear.
 
     notices: what was left out of the file. normals (V, 3) float64 unit, where the reader knows the file's own.
+    textures: where the reader knows how albedo varies within faces.
     """
 
     vertices: FloatArray
@@ -29,6 +51,7 @@ class MeshData:
     albedo: FloatArray
     notices: tuple[str, ...] = ()
     normals: FloatArray | None = None
+    textures: tuple[FaceTexture, ...] = ()
 
 
 def check_indices(corners: IntArray, count: int) -> None:

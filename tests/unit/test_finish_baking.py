@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -18,7 +20,10 @@ from dreamwright.backend.geometry.color import linear_to_display
 from dreamwright.backend.geometry.texture import covered_texels
 from dreamwright.backend.geometry.topology import Surface, vertex_normals
 from dreamwright.backend.geometry.unwrap import Unwrapping
+from dreamwright.backend.io.mesh_export import export_mesh
+from dreamwright.backend.io.mesh_reader import read_mesh_data
 from tests.testing.primitive_meshes import grid
+from tests.testing.textured_meshes import flag_mesh
 
 WAVE, HEIGHT = 12.0, 0.01  # radians a meter and meters of the bumpy plane; slopes of up to 0.12
 
@@ -159,3 +164,17 @@ def test_texel_density_of_a_square() -> None:
     density = texel_density(Surface(vertices, faces), plane_level(uv, faces, vertices).unwrapping, 256)
     assert (density.median, density.low, density.high) == pytest.approx((256, 256, 256))
     assert density.used == pytest.approx(0.25)
+
+
+def test_texture_of_the_given_file_is_baked(tmp_path: Path) -> None:
+    """Two large triangles with a texture of four quarters: the baked image has the colors of the quarters' middles, not
+    the mean of their four corners."""
+    export_mesh(flag_mesh(), tmp_path / "flag.glb", {})
+    data = read_mesh_data(tmp_path / "flag.glb")
+    dense = dense_mesh(data.vertices, data.faces, SurfacePaint(data.faces, data.albedo, data.textures), data.normals)
+    at = dense.surface.vertices[dense.surface.faces]  # x from -1 to 1, z from 0 to 2
+    uv = np.stack([0.5 * at[..., 0] + 0.5, 1 - 0.5 * at[..., 2]], axis=-1)
+    level, _ = baked(plane_level(uv, dense.surface.faces, dense.surface.vertices), dense, 64)
+    assert level.maps is not None
+    found = level.maps.albedo[[16, 16, 48, 48], [16, 48, 16, 48]]
+    np.testing.assert_array_equal(found, [[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 255]])
