@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from ..config.schema import RenderConfig
 from ..fields.interfaces import DenseGrids, Field
 from . import voxel_kernels as kernels
 from .renderer import Lighting, RayBatch, RaySums, Renderer
@@ -47,6 +48,13 @@ class Plan:
     rays: tuple[Any, ...]  # origins, directions, near, meets, shift, step, radius, occupied, samples
     shading: tuple[Any, ...]  # size, activation, scale, view of each ray, lighting, lights, least weight, transmittance
     count: int
+    memory: dict[tuple[int, ...], Tensor]
+
+    def part_gradients(self, *grids: Tensor) -> list[Tensor]:
+        """An array (PARTS, *grid.shape) for each grid, kept from step to step: to give and take it costs as much time
+        as to fill it.
+        """
+        return [self.memory.setdefault(tuple(grid.shape), grid.new_empty(PARTS, *grid.shape)) for grid in grids]
 
     def bounds(self, part: int) -> tuple[int, int]:
         """First ray of a part, and the first after it."""
@@ -73,11 +81,12 @@ class GridSums(torch.autograd.Function):
         raw, appearance = ctx.saved_tensors
         plan, grids, given = ctx.plan, (array(raw), array(appearance)), array(gradient)
 
-        own = [raw.new_zeros(PARTS, *grid.shape) for grid in (raw, appearance)]  # of each part, added up in their order
+        own = plan.part_gradients(raw, appearance)
 
         def run_part(part: int) -> None:
+            mine = [gradient[part].zero_() for gradient in own]
             kernels.backpropagate_rays(
-                *plan.bounds(part), *plan.rays, *grids, *plan.shading, given, *(array(g[part]) for g in own)
+                *plan.bounds(part), *plan.rays, *grids, *plan.shading, given, *(array(gradient) for gradient in mine)
             )
 
         run_parts(run_part)
@@ -85,13 +94,17 @@ class GridSums(torch.autograd.Function):
 
 
 class VoxelRenderer(Renderer):
-    """`Renderer` with compiled loops, for fields that are dense grids (`Field.dense_grids`), on the CPU."""
+    """`Renderer` with compiled loops where the field is dense grids (`Field.dense_grids`), on the CPU."""
+
+    def __init__(self, config: RenderConfig, bounding_radius: float) -> None:
+        super().__init__(config, bounding_radius)
+        self._memory: dict[tuple[int, ...], Tensor] = {}
 
     def sums_along(self, field: Field, rays: RayBatch, lighting: Lighting, with_normals: bool) -> RaySums:
-        """See `Renderer.sums_along`. Raises ValueError for a field that is no dense grid."""
+        """See `Renderer.sums_along`."""
         grids = field.dense_grids(with_normals)
         if grids is None:
-            raise ValueError(f"{type(field).__name__} is no dense grid; render it with Renderer")
+            return super().sums_along(field, rays, lighting, with_normals)
         appearance = grids.appearance[0].flatten(1)
         padding = appearance.new_zeros(ROW - len(appearance), appearance.shape[1])
         flat = torch.cat([appearance, padding]).T.contiguous()  # (vertices, ROW): a corner's numbers in one load
@@ -132,4 +145,5 @@ class VoxelRenderer(Renderer):
                 f32(config.early_stop_transmittance),
             ),
             count=len(near),
+            memory=self._memory,
         )

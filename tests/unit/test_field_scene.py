@@ -89,8 +89,8 @@ def test_unlit_steps_without_orientation_loss_skip_normals() -> None:
     for name in ("draft", "standard"):
         assert orientation_weight(PRESETS[name].config.regularizers, 0.5) == 0
     scene, seen = scene_of(quick_config("shading.albedo_only_share=1")), []
-    appearance = scene.field.appearance
-    scene.field.appearance = lambda mu, with_normals: seen.append(with_normals) or appearance(mu, with_normals)
+    grids = scene.field.dense_grids
+    scene.field.dense_grids = lambda with_normals: seen.append(with_normals) or grids(with_normals)
     scene.train_step()
     assert seen and not any(seen)
 

@@ -16,7 +16,12 @@ from dreamwright.backend.config.schema import FieldConfig
 from dreamwright.backend.fields import build_field
 from dreamwright.backend.fields.density import activate_density, biased_density, density_bias, normal_potential
 from dreamwright.backend.fields.encoding import integrated_encoding
-from dreamwright.backend.fields.voxels import enlarged, interpolation_matrix
+from dreamwright.backend.fields.voxels import (
+    along_axes,
+    difference_matrix,
+    interpolation_matrix,
+    smoothing_matrix,
+)
 
 VOXELS = FieldConfig(
     kind="voxels",
@@ -185,7 +190,7 @@ def test_level_upsampling_is_trilinear(size: int, more: int, channels: int, seed
     larger = size + more
     grid = torch.randn(1, channels, size, size, size, generator=draws, dtype=torch.float64, requires_grad=True)
     weights = torch.randn(1, channels, larger, larger, larger, generator=draws, dtype=torch.float64)
-    ours = enlarged(grid, interpolation_matrix(size, larger).double())
+    ours = along_axes(grid, *[interpolation_matrix(size, larger).double()] * 3)
     theirs = functional.interpolate(grid, size=(larger,) * 3, mode="trilinear", align_corners=True)
     # The matrices are float32: three weights of error 6e-8 and values below 6, summed over 8 corners, give 9e-6.
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
@@ -197,3 +202,18 @@ def test_level_upsampling_is_trilinear(size: int, more: int, channels: int, seed
 def test_unprepared_voxel_field_is_an_error(generator: torch.Generator) -> None:
     with pytest.raises(RuntimeError, match="begin_step"):
         build_field(VOXELS, generator).density(torch.zeros(1, 3))
+
+
+@given(st.integers(1, 12), st.integers(0, 10_000))
+def test_smoothed_slopes_equal_pooled_differences(size: int, seed: int) -> None:
+    """Matrices along the axes against the mean of 27 neighbors and central differences, edges repeated."""
+    grid = torch.randn(1, 2, size, size, size, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+    def padded(values: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.pad(values, (1,) * 6, mode="replicate")
+
+    smooth = torch.nn.functional.avg_pool3d(padded(grid), 3, stride=1)
+    expected = padded(smooth)[..., 1:-1, 2:, 1:-1] - padded(smooth)[..., 1:-1, :-2, 1:-1]  # along y
+    mean = smoothing_matrix(size)
+    found = along_axes(grid, mean, difference_matrix(size) @ mean, mean)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-13)  # float64 sums of 54 numbers below 5

@@ -137,13 +137,12 @@ def test_renderer_is_chosen_by_field_and_setting() -> None:
         build_renderer(forced, replace(VOXELS, density_bias_on="density"), "cpu")
 
 
-def test_a_field_without_grids_is_refused() -> None:
+def test_a_field_without_grids_is_rendered_by_arrays() -> None:
     field = build_field(FieldConfig(kind="mip-mlp", hidden_width=8, hidden_blocks=1), torch.Generator().manual_seed(0))
     field.begin_step(0.0)
-    with pytest.raises(ValueError, match="is no dense grid"):
-        VoxelRenderer(RenderConfig(samples=8), 1.4).render(
-            field, GRAY, orbit_cameras([0.0], 0.0, 2.0, 1.5), [Shading()], torch.zeros(1, 3), 12
-        )
+    view = (field, GRAY, orbit_cameras([0.0], 0.0, 2.0, 1.5), [Shading()], torch.zeros(1, 3), 12)
+    images = [kind(RenderConfig(samples=8), 1.4).render(*view).image for kind in (VoxelRenderer, Renderer)]
+    assert torch.equal(*images)
 
 
 def test_runs_of_voxels_use_it() -> None:
