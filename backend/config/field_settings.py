@@ -6,12 +6,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from .setting import SceneKind, Section, setting
+from .setting import FieldKind, SceneKind, Section, setting
 
 FIELD: tuple[SceneKind, ...] = ("field",)
 BACKED: tuple[SceneKind, ...] = ("field", "mesh")  # scenes that are rendered before a random background
 SHARE, PROBABILITY, DISTANCE = (0, 1), (0, 1), (0.1, 100)
 OF_RUN = "share of the run"
+MIP_MLP: tuple[FieldKind, ...] = ("mip-mlp",)
+VOXELS: tuple[FieldKind, ...] = ("voxels",)
+HASH_GRID: tuple[FieldKind, ...] = ("hash-grid",)
 
 
 @dataclass(frozen=True)
@@ -145,7 +148,7 @@ class ShadingConfig:
 class FieldConfig:
     SECTION: ClassVar = Section("The radiance field.", scenes=FIELD)
 
-    kind: Literal["mip-mlp", "voxels", "hash-grid"] = setting(
+    kind: FieldKind = setting(
         "mip-mlp",
         help=(
             "mip-mlp: the paper's network. voxels: multi-resolution grids, fast on a CPU. hash-grid: hashed grids of "
@@ -172,68 +175,73 @@ class FieldConfig:
         0.0, SHARE, unit=OF_RUN, zero="it never fades", help="Part of the run over which the blob fades to nothing."
     )
     encoding_levels: int = setting(
-        8, (1, 16), help="L of the integrated positional encoding: frequencies 2^0 .. 2^(L-1) (mip-mlp)."
+        8, (1, 16), fields=MIP_MLP, help="L of the integrated positional encoding: frequencies 2^0 .. 2^(L-1)."
     )
     covariance_start: float = setting(
-        5e-2, (0, 10), duration=False, help="lambda_Sigma of eq 8 at the start (mip-mlp)."
+        5e-2, (0, 10), duration=False, fields=MIP_MLP, help="lambda_Sigma of eq 8 at the start."
     )
-    covariance_end: float = setting(2e-3, (0, 10), duration=False, help="lambda_Sigma once annealed (mip-mlp).")
+    covariance_end: float = setting(2e-3, (0, 10), duration=False, fields=MIP_MLP, help="lambda_Sigma once annealed.")
     covariance_share: float = setting(
         5000 / 15000,
         SHARE,
         unit=OF_RUN,
         duration=False,
-        help="Part of the run over which lambda_Sigma anneals linearly (mip-mlp).",
+        fields=MIP_MLP,
+        help="Part of the run over which lambda_Sigma anneals linearly.",
     )
-    hidden_width: int = setting(128, (4, 1024), help="Units of each ResNet block (mip-mlp).")
-    hidden_blocks: int = setting(5, (1, 32), help="ResNet blocks (mip-mlp).")
+    hidden_width: int = setting(128, (4, 1024), fields=MIP_MLP, help="Units of each ResNet block.")
+    hidden_blocks: int = setting(5, (1, 32), fields=MIP_MLP, help="ResNet blocks.")
     voxel_resolutions: tuple[int, ...] = setting(
         (16, 32, 64),
         (4, 256),
         unit="cells a side",
         reduce_memory=((16, 32, 64),),
-        help="Grids that are summed (voxels).",
+        fields=VOXELS,
+        help="Grids that are summed.",
     )
     density_scale: float = setting(
         1.0, (1e-3, 1e4), help="Factor on the activated density. A prop is opaque within a few cells."
     )
-    hash_levels: int = setting(16, (1, 24), help="Grids of rising resolution (hash-grid).")
-    hash_features: int = setting(2, (1, 8), help="Features of an entry (hash-grid).")
+    hash_levels: int = setting(16, (1, 24), fields=HASH_GRID, help="Grids of rising resolution.")
+    hash_features: int = setting(2, (1, 8), fields=HASH_GRID, help="Features of an entry.")
     hash_log2_size: int = setting(
         19,
         (8, 24),
         reduce_memory=(15,),
-        help="Logarithm to base 2 of the most entries of a level (hash-grid). 15 suits a CPU.",
+        fields=HASH_GRID,
+        help="Logarithm to base 2 of the most entries of a level. 15 suits a CPU.",
     )
     hash_base_resolution: int = setting(
-        16, (2, 512), unit="vertices a side", help="Resolution of the coarsest level (hash-grid)."
+        16, (2, 512), unit="vertices a side", fields=HASH_GRID, help="Resolution of the coarsest level."
     )
     hash_growth: float = setting(
-        1.447269237440378, (1, 4), help="Factor from one level's resolution to the next one's (hash-grid)."
+        1.447269237440378, (1, 4), fields=HASH_GRID, help="Factor from one level's resolution to the next one's."
     )
     hash_start_level: int = setting(
         0,
         (1, 24),
         zero="all levels at once",
         at_most="hash_levels",
-        help="Coarsest levels that are seen at first; the others come one by one, from coarse to fine (hash-grid).",
+        fields=HASH_GRID,
+        help="Coarsest levels that are seen at first; the others come one by one, from coarse to fine.",
     )
     hash_start_share: float = setting(
-        0.0, SHARE, unit=OF_RUN, help="Part of the run with the first levels alone, before the count (hash-grid)."
+        0.0, SHARE, unit=OF_RUN, fields=HASH_GRID, help="Part of the run with the first levels alone, before the count."
     )
     hash_level_interval: float = setting(
-        0.05, (1e-4, 1), unit=OF_RUN, help="Part of the run from one further level to the next (hash-grid)."
+        0.05, (1e-4, 1), unit=OF_RUN, fields=HASH_GRID, help="Part of the run from one further level to the next."
     )
-    hash_hidden_width: int = setting(64, (4, 1024), help="Units of a hidden layer of the networks (hash-grid).")
+    hash_hidden_width: int = setting(64, (4, 1024), fields=HASH_GRID, help="Units of a hidden layer of the networks.")
     hash_hidden_layers: int = setting(
-        1, (1, 8), help="Hidden layers of the networks of density and albedo (hash-grid)."
+        1, (1, 8), fields=HASH_GRID, help="Hidden layers of the networks of density and albedo."
     )
     normals: Literal["analytic", "finite-difference"] = setting(
         "analytic",
-        help="From the exact gradient, or from central differences, which are smoother (hash-grid).",
+        fields=HASH_GRID,
+        help="From the exact gradient, or from central differences, which are smoother.",
     )
     normal_step: float = setting(
-        0.01, (1e-4, 1), unit="scene units", help="Step of the central differences to either side (hash-grid)."
+        0.01, (1e-4, 1), unit="scene units", fields=HASH_GRID, help="Step of the central differences to either side."
     )
 
 

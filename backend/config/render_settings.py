@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from .field_settings import FIELD, OF_RUN, SHARE
+from .field_settings import FIELD, OF_RUN, SHARE, VOXELS
 from .setting import Section, setting
 
 WEIGHT = (0, 1e6)
@@ -131,7 +131,7 @@ class RegularizerConfig:
         help="Part of the run over which it anneals linearly. 0: at once.",
     )
     smoothness: float = setting(
-        0.0, (0, 1e9), help="Weight of the field's smoothness penalty (voxels: total variation)."
+        0.0, (0, 1e9), fields=VOXELS, help="Weight of the total variation of the raw density, which smooths the field."
     )
     transmittance: float = setting(
         0.0,

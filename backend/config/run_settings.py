@@ -110,13 +110,15 @@ class OptimizerConfig:
         1.0,
         (0, 1000),
         duration=False,
-        help="Factor on the learning rate of the albedo's grids (voxels) or network (hash-grid).",
+        fields=("voxels", "hash-grid"),
+        help="Factor on the learning rate of the albedo's grids or network.",
     )
     network_rate_multiplier: float = setting(
         1.0,
         (0, 1000),
         duration=False,
-        help="Factor on the learning rate of the density's network, beside the table of its grid (hash-grid).",
+        fields=("hash-grid",),
+        help="Factor on the learning rate of the density's network, beside that of the table of its grid.",
     )
     background_rate_multiplier: float = setting(
         1.0, (0, 1000), duration=False, help="Factor on the learning rate of the background."

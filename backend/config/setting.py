@@ -18,10 +18,12 @@ from ..errors import ConfigError
 SceneKind = Literal["field", "mesh", "sphere"]
 GuidanceKind = Literal["diffusion", "image-text"]
 Rule = Literal["sds", "csd", "sdi", "vsd"]
+FieldKind = Literal["mip-mlp", "voxels", "hash-grid"]
 Kind = Literal["integer", "number", "switch", "choice", "text", "integers"]
 SCENES: tuple[SceneKind, ...] = ("field", "mesh", "sphere")
 GUIDANCE: tuple[GuidanceKind, ...] = ("diffusion", "image-text")
 RULES: tuple[Rule, ...] = ("sds", "csd", "sdi", "vsd")
+FIELD_KINDS: tuple[FieldKind, ...] = ("mip-mlp", "voxels", "hash-grid")
 _KEY = "dreamwright.setting"
 _KINDS: Mapping[Any, Kind] = {bool: "switch", int: "integer", float: "number", str: "text"}
 T = TypeVar("T")
@@ -49,8 +51,8 @@ class Setting:
     name: "section.key". type: the annotation, resolved. low, high: inclusive bounds of numbers, else None.
     zero: what 0 means where it is allowed beside the bounds. at_most: name of the setting that is never smaller.
     reduce_memory: values that lower the memory of a run, the mildest first, as text. panel: whether clients draw a
-    control for it. initial_field: whether only runs that start from another run's field read it. rules: the rules of
-    distillation that read it. The other fields: see `Section`.
+    control for it. initial_field: whether only runs that start from another run's field read it. rules, fields: the
+    rules of distillation and the kinds of field that read it. The other fields: see `Section`.
     """
 
     name: str
@@ -71,6 +73,7 @@ class Setting:
     panel: bool
     initial_field: bool
     rules: tuple[Rule, ...]
+    fields: tuple[FieldKind, ...]
 
     @property
     def key(self) -> str:
@@ -105,9 +108,9 @@ class Setting:
         beside = f", or 0 for {self.zero}" if self.zero and self.low > 0 else ""
         return f"{number_text(self.low)} to {number_text(self.high)}{beside}"
 
-    def applies_to(self, scene: SceneKind, guidance: GuidanceKind, rule: Rule) -> bool:
+    def applies_to(self, scene: SceneKind, guidance: GuidanceKind, rule: Rule, field: FieldKind) -> bool:
         """Whether a run of this kind reads the value."""
-        return scene in self.scenes and guidance in self.guidance and rule in self.rules
+        return scene in self.scenes and guidance in self.guidance and rule in self.rules and field in self.fields
 
     def check(self, value: Any, change: str = "") -> None:
         """Raise ConfigError for a number outside of the bounds; `change`: how it is changed, such as --set name=..."""
@@ -145,6 +148,7 @@ def setting(
     panel: bool = False,
     initial_field: bool = False,
     rules: Sequence[Rule] = RULES,
+    fields: Sequence[FieldKind] = FIELD_KINDS,
 ) -> T:
     """A dataclass field with everything that is known about the setting; see `Setting` for the arguments.
 
@@ -168,6 +172,7 @@ def setting(
         "panel": panel,
         "initial_field": initial_field,
         "rules": tuple(rules),
+        "fields": tuple(fields),
     }
     return dataclasses.field(default=default, metadata={_KEY: declared})
 

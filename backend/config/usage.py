@@ -8,17 +8,18 @@ from typing import Any
 
 from ..errors import ConfigError
 from .schema import METHOD_GUIDANCE, METHOD_SCENE, Config
-from .setting import GuidanceKind, Rule, SceneKind, Setting, setting_fields
+from .setting import FieldKind, GuidanceKind, Rule, SceneKind, Setting, setting_fields
 
 
-def run_kind(config: Config, scene: SceneKind | None = None) -> tuple[SceneKind, GuidanceKind, Rule]:
-    """What is optimized, what guides it and by which rule.
+def run_kind(config: Config, scene: SceneKind | None = None) -> tuple[SceneKind, GuidanceKind, Rule, FieldKind]:
+    """What is optimized, what guides it and by which rule, and the kind of field that a field would be.
 
     `scene` "mesh" is a refinement; None is the scene of `run.method`.
     """
+    how = config.guidance.rule, config.field.kind
     if scene == "mesh":
-        return "mesh", "diffusion", config.guidance.rule
-    return scene or METHOD_SCENE[config.run.method], METHOD_GUIDANCE[config.run.method], config.guidance.rule
+        return "mesh", "diffusion", *how
+    return scene or METHOD_SCENE[config.run.method], METHOD_GUIDANCE[config.run.method], *how
 
 
 def used_settings(config: Config, scene: SceneKind | None = None) -> Iterator[tuple[Setting, Any]]:
@@ -68,14 +69,20 @@ def check_settings_used(config: Config, scene: SceneKind | None = None, own: Con
     kind = run_kind(config, scene)
     own = type(config)() if own is None else own
     for name, found in setting_fields(type(config)).items():
-        if not found.applies_to(*kind) and setting_value(config, name) != setting_value(own, name):
-            what: str = "the refinement of a mesh" if kind[0] == "mesh" else config.run.method
-            if found.applies_to(kind[0], kind[1], found.rules[0]):
-                what = f"guidance.rule={kind[2]}, but to {' and '.join(found.rules)}"
-            raise ConfigError(
-                f"{name} means nothing to {what}; allowed are the settings that docs/user/settings.md lists for it; "
-                "leave it out"
-            )
+        value = setting_value(config, name)
+        if found.applies_to(*kind) or value == setting_value(own, name):
+            continue
+        what: str = "the refinement of a mesh" if kind[0] == "mesh" else config.run.method
+        if found.applies_to(kind[0], kind[1], kind[2], found.fields[0]):
+            if value == found.default:
+                continue  # not given: `own` has another kind of field than the configuration
+            what = f"field.kind={kind[3]}, but to {' and '.join(found.fields)}"
+        elif found.applies_to(kind[0], kind[1], found.rules[0], found.fields[0]):
+            what = f"guidance.rule={kind[2]}, but to {' and '.join(found.rules)}"
+        raise ConfigError(
+            f"{name} means nothing to {what}; allowed are the settings that docs/user/settings.md lists for it; "
+            "leave it out"
+        )
 
 
 def setting_value(config: Any, name: str) -> Any:

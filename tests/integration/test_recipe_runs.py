@@ -25,11 +25,16 @@ SIZES = (
     "run.steps=4", "run.preview_interval=100", "run.checkpoint_interval=100", "render.resolution=16",
     "model.image_size=0",
 )  # fmt: skip
-FIELD_SIZES = (
-    "render.coarse_resolution=8", "render.samples=24", "render.occupancy_resolution=8", "field.hash_levels=6",
-    "field.hash_log2_size=10", "field.hash_start_level=2", "field.hidden_width=16", "field.hidden_blocks=1",
-    "field.voxel_resolutions=6,12", "mesh.resolution=24", "mesh.triangles=400", "optimizer.block_size=16",
+COMMON_SIZES = (
+    "render.coarse_resolution=8", "render.samples=24", "render.occupancy_resolution=8", "mesh.resolution=24",
+    "mesh.triangles=400", "optimizer.block_size=16",
 )  # fmt: skip
+OF_KIND = {
+    "hash-grid": ("field.hash_levels=6", "field.hash_log2_size=10", "field.hash_start_level=2"),
+    "mip-mlp": ("field.hidden_width=16", "field.hidden_blocks=1"),
+    "voxels": ("field.voxel_resolutions=6,12",),
+}
+FIELD_SIZES = (*COMMON_SIZES, *OF_KIND["hash-grid"])  # of the published recipes
 MADE = [
     (family, name)
     for family, recipes in RECIPES.items()
@@ -48,6 +53,11 @@ def finished(pipeline: TextTo3DPipeline) -> bool:
     return [event.complete for event in pipeline.events() if isinstance(event, Finished)] == [True]
 
 
+def field_sizes(config: Config) -> list[str]:
+    """A small field of the recipe's kind, and its mesh."""
+    return [*COMMON_SIZES, *OF_KIND[config.field.kind], *surface_sizes(config)]
+
+
 def surface_sizes(config: Config) -> list[str]:
     """Two steps of the stage after the field, where there is one, and a small texture where it has one."""
     stage = ["surface.steps=2", "surface.resolution=16"] if config.surface.steps else []
@@ -57,7 +67,7 @@ def surface_sizes(config: Config) -> list[str]:
 @pytest.mark.parametrize(("family", "name"), MADE)
 def test_recipe_makes_a_mesh(folders: dict[Family, Path], family: Family, name: str) -> None:
     recipe = RECIPES[family][name]
-    config = apply_settings(recipe.config, [*SIZES, *FIELD_SIZES, *surface_sizes(recipe.config)])
+    config = apply_settings(recipe.config, [*SIZES, *field_sizes(recipe.config)])
     job = make_job(PROMPT, str(folders[family]), name, config, family=family)
     pipeline = TextTo3DPipeline(job, "cpu")
     assert pipeline.notices[0] == recipe.notice
@@ -75,7 +85,7 @@ def test_fine_resumes_exactly_in_each_stage(folders: dict[Family, Path], step: i
     The mesh, its uv and its texels are those of an undisturbed run, to the bit.
     """
     recipe = RECIPES["latent"]["fine"]
-    config = apply_settings(recipe.config, [*SIZES, *FIELD_SIZES, *surface_sizes(recipe.config)])
+    config = apply_settings(recipe.config, [*SIZES, *field_sizes(recipe.config)])
     job = make_job(PROMPT, str(folders["latent"]), "fine", config, family="latent")
     whole = TextTo3DPipeline(job, "cpu")
     assert finished(whole)

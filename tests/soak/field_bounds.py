@@ -70,7 +70,7 @@ def field_fault(kind: type[Any], name: str, value: Any, fine: bool) -> str:
 def setting_cases() -> Iterator[tuple[str, str, Any, bool]]:
     """(setting, label, value, is within its bounds) for every setting. Settings without bounds only get wrong types."""
     for name, setting in setting_fields(Config).items():
-        if not setting.applies_to("field", "diffusion", "sds"):
+        if not setting.applies_to("field", "diffusion", "sds", "voxels"):
             continue  # does not apply to the submitted job: a field guided by a diffusion model
         if setting.bounds is not None:
             low, high = setting.bounds

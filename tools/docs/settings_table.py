@@ -13,7 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from dreamwright.backend.config.schema import METHOD_GUIDANCE, METHOD_SCENE, Config
-from dreamwright.backend.config.setting import RULES, GuidanceKind, SceneKind, Section, Setting, section_settings
+from dreamwright.backend.config.setting import (
+    FIELD_KINDS,
+    RULES,
+    GuidanceKind,
+    SceneKind,
+    Section,
+    Setting,
+    section_settings,
+)
 from dreamwright.shared.numbers import number_text
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "user" / "settings.md"
@@ -61,7 +69,7 @@ def _row(found: Setting) -> str:
         meaning += f" *Less memory:* {', '.join(f'`{value}`' for value in found.reduce_memory)}."
     if found.at_most:
         meaning += f" At most `{found.at_most}`."
-    used = [name for name, kind in RUNS.items() if found.applies_to(*kind, found.rules[0])]
+    used = [name for name, kind in RUNS.items() if found.applies_to(*kind, found.rules[0], found.fields[0])]
     cells = (
         f"`{found.name}`",
         _value(found.default),
@@ -74,7 +82,11 @@ def _row(found: Setting) -> str:
 
 
 def _rules(found: Setting) -> str:
-    return "" if found.rules == RULES else f" with `guidance.rule` {', '.join(found.rules)}"
+    return _only("guidance.rule", found.rules, RULES) + _only("field.kind", found.fields, FIELD_KINDS)
+
+
+def _only(name: str, allowed: tuple[str, ...], every: tuple[str, ...]) -> str:
+    return "" if allowed == every else f" with `{name}` {', '.join(allowed)}"
 
 
 def _value(value: Any) -> str:
