@@ -38,17 +38,17 @@ def update(group: str) -> bool:
     return True
 
 
-def is_there() -> bool:
-    """Whether the image is there: it was asked for, and neither undo nor another file has removed it."""
-    return _image.exists
+def is_wanted() -> bool:
+    """Whether the image was asked for and is there, or was taken by an undo out of an editor that is empty now."""
+    return _image.is_wanted
 
 
 def follow() -> bool:
-    """Update the image, if it is there, at most every INTERVAL_S; True when it changed.
+    """Update the image, if it is wanted, at most every INTERVAL_S; True when it changed.
 
     It follows the selection: another group's sheet replaces it once that group is selected.
     """
-    if time.monotonic() - _updated_at < INTERVAL_S or not _image.exists:
+    if time.monotonic() - _updated_at < INTERVAL_S or not _image.is_wanted:
         return False
     return update(addon_state.active_group() or (_shown[0] if _shown else ""))
 

@@ -33,6 +33,11 @@ class EditorImage:
         """Whether the datablock is there now."""
         return bpy.data.images.get(self.name) is not None
 
+    @property
+    def is_wanted(self) -> bool:
+        """Whether the datablock is there, or an undo took it out of an Image Editor that is empty now."""
+        return self.exists or bool(self._png and any(_is_empty(space) for space in _spaces()))
+
     def datablock(self) -> Any:
         """The datablock, made anew where it is missing, with what was shown last."""
         found = bpy.data.images.get(self.name)
@@ -42,7 +47,7 @@ class EditorImage:
             compat.keep_out_of_files(found)
             _pack(found, self._png or png_of_pixels(_BLANK))
             for space in _spaces():
-                if space.image is None and not space.use_image_pin:
+                if _is_empty(space):
                     space.image = found
         return found
 
@@ -112,6 +117,10 @@ def _pack(target: Any, png: bytes) -> None:
     target.pack(data=png, data_len=len(png))
     target.buffers_free()
     target.update()  # otherwise editors keep drawing the old pixels
+
+
+def _is_empty(space: Any) -> bool:
+    return space.image is None and not space.use_image_pin
 
 
 def _areas(kind: str) -> Iterator[Any]:

@@ -102,7 +102,7 @@ class DREAMWRIGHT_OT_pick_variation(GroupOperator, bpy.types.Operator):
         session.revision += 1
         if group in session.open_groups:
             properties.choose_job(job)
-        if contact_sheet.is_there():
+        if contact_sheet.is_wanted():
             contact_sheet.update(group)
         return {"FINISHED"}
 

@@ -23,6 +23,7 @@ from ui_driver import (
     picture,
     point,
     press,
+    redo,
     report,
     session,
     undo,
@@ -64,7 +65,7 @@ def work() -> Iterator[float]:
     yield from until(lambda: addon("thumbnails").count() == 4, "their icons")
     yield from point(center(VIEW))
     yield from picture("sheet")
-    yield from click("dreamwright.toggle_group", across=0.07)
+    bpy.ops.dreamwright.toggle_group()
     yield from until(lambda: len(panel().job_rows) == 5, "the opened list")
     yield from point(center(VIEW))
     yield from picture("opened")
@@ -82,7 +83,9 @@ def work() -> Iterator[float]:
     yield from until(lambda: bool(imported_objects()), "the import")
     report["imported"] = len(imported_objects())
     yield from undo(lambda: not imported_objects())
-    bpy.ops.ed.redo()
+    yield from until(shows_sheet, "the contact sheet again, which the undo removed")
+    yield from redo(lambda: bool(imported_objects()))
+    yield from click("dreamwright.dismiss_notices")  # they take the room of the buttons below
     yield from click("dreamwright.discard_others", upwards=True, across=0.7)
     for _ in range(20):  # the question is drawn, and takes its keys, some moments later
         yield MOMENT

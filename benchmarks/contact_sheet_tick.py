@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Time of the add-on's timer ticks in Blender while eight variations run at once and their contact sheet is shown.
+
+    python benchmarks/contact_sheet_tick.py [--blenders bpy-4.5.15 blender-3.4.1]
+
+Each of the eight has a new preview ten times a second. Blender as a module has no window: its ticks are called at the
+intervals of its timers, and no icons are drawn.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from blender_tick import PER_SECOND, ROOT, TARGETS, machine
+
+from dreamwright.shared.messages import PreviewFrame
+from tests.testing.blenders import Blender, blenders, run_script
+from tests.testing.built_addon import build_into
+from tests.testing.fake_server import FakeServer
+
+VARIATIONS, HEIGHT, WIDTH = 8, 96, 288  # pixels of the server's previews
+
+
+def noisy_pictures(count: int = 16) -> list[bytes]:
+    """Packed noise of the size of a preview, which packs worse than a render does."""
+    random = np.random.default_rng(0)
+    pictures = random.normal(128, 20, (count, HEIGHT, WIDTH, 3)).clip(0, 255).astype(np.uint8)
+    return [zlib.compress(picture.tobytes(), 1) for picture in pictures]
+
+
+class GroupServer(FakeServer):
+    """Every job that was submitted runs at once, without end, and has a new preview PER_SECOND times a second."""
+
+    def __init__(self) -> None:
+        self._due, self._pictures = 0.0, noisy_pictures()
+        super().__init__()
+
+    def work(self) -> None:
+        """A step of every job, when it is due."""
+        if time.monotonic() >= self._due:
+            self._due = time.monotonic() + 1 / PER_SECOND
+            for job in list(self.jobs.values()):
+                self.change(
+                    job.job, state="running", queue_position=0, step=job.step + 1, steps=100_000,
+                    preview_step=job.step + 1,
+                )  # fmt: skip
+
+    def frame_of(self, job: str, step: int) -> PreviewFrame:
+        """A picture that costs something to unpack."""
+        return PreviewFrame(job, step, WIDTH, HEIGHT, self._pictures[step % len(self._pictures)])
+
+
+def serve() -> None:
+    """Serve until killed; the address is the first line."""
+    server = GroupServer()
+    print(server.address, flush=True)
+    while True:
+        server.step(0.01)
+
+
+def measure(blender: Blender, zip_path: Path) -> dict[str, Any]:
+    """Run one Blender against a server of its own. Raises RuntimeError with Blender's words when that fails."""
+    command = [sys.executable, str(Path(__file__).resolve()), "--serve"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as server:
+        try:
+            address = server.stdout.readline().strip() if server.stdout else ""
+            script = Path(__file__).with_name("inside_contact_sheet.py")
+            variables = {"SERVER": address, "VARIATIONS": str(VARIATIONS)}
+            window = blender.kind == "program"
+            done = run_script(blender, script, zip_path, variables, timeout=240, window=window)
+        finally:
+            server.kill()
+    lines = [line for line in done.stdout.splitlines() if line.startswith("REPORT ")]
+    if done.returncode or not lines:
+        raise RuntimeError(f"{blender.name}: status {done.returncode}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}")
+    return json.loads(lines[0].removeprefix("REPORT "))
+
+
+def row_of(blender: Blender, report: dict[str, Any]) -> str:
+    """The table's row."""
+    wall, cpu = ([tick["tick"] for tick in report[name]] for name in ("ticks", "cpu"))
+    parts = []
+    for name in ("thumbnail", "sheet"):
+        cost = [tick[name] for tick in report["cpu"] if tick.get(name, 0.0) > 0.05]
+        parts.append(f"{np.median(cost):.2f} / {max(cost):.2f} ({len(cost)})" if cost else "none")
+    return (
+        f"| {blender.name}{' with a window' if blender.kind == 'program' else ', a module'} | {len(wall)} "
+        f"| {np.median(wall):.2f} | {np.percentile(wall, 99):.1f} | {max(wall):.1f} "
+        f"| {np.median(cpu):.2f} | {max(cpu):.1f} | {' | '.join(parts)} |"
+    )
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--blenders", nargs="*", default=["bpy-4.5.15", "blender-3.4.1"])
+    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.serve:
+        serve()
+        return
+    print(f"{VARIATIONS} variations, {machine()}; milliseconds, target: median below {TARGETS['median']:.0f}\n")
+    print("| Blender | ticks | median | 99% | maximum | median CPU | maximum CPU | a thumbnail, CPU | the sheet, CPU |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
+    with tempfile.TemporaryDirectory(prefix="dreamwright-bench-") as folder:
+        built = build_into(Path(folder))
+        for blender in blenders():
+            if blender.name in options.blenders:
+                print(
+                    f"{blender.name}: {blender.missing}"
+                    if blender.missing
+                    else row_of(blender, measure(blender, built.universal))
+                )
+
+
+if __name__ == "__main__":
+    main()
