@@ -80,6 +80,7 @@ class Capabilities:
     settings: tuple[SettingInfo, ...] = list_of(SettingInfo, limits.SETTINGS)
     devices: tuple[str, ...] = text_list(64)
     bounds: dict[str, Any] = scalar_map(100)  # limits of the protocol, the queue and the storage, by name
+    loras: tuple[str, ...] = text_list(200, ())  # names of LoRAs that a job may give in the setting model.loras
     setting_bounds: tuple[SettingRange, ...] = list_of(
         SettingRange, limits.SETTINGS, ()
     )  # of all settings, also hidden ones

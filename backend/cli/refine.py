@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .lora_option import add_lora_argument, with_loras
 from .run_display import PreviewFolder
 from .signals import StopSignal
 from .training_run import (
@@ -46,6 +48,7 @@ def add_arguments(subparsers: Any) -> argparse.ArgumentParser:
         help="0 changes nothing, 1 moves vertices by up to half the mesh's radius (default 0.5)",
     )
     parser.add_argument("--model", default="starter", help="a name from `dreamwright models`, or a diffusers folder")
+    add_lora_argument(parser)
     parser.add_argument("--seed", type=int, help="another number draws other views and noise (default 0)")
     parser.add_argument("--steps", type=int, help="optimization steps, instead of the recipe's")
     parser.add_argument("--keep-positions", action="store_true", help="change colors only")
@@ -80,6 +83,7 @@ def job_from(options: argparse.Namespace, input_mesh: InputMesh) -> Job:
     settings = [*options.set, *(f"{name}={value}" for name, value in named.items() if value is not None)]
     recipe = choose_recipe(REFINE_PRESET, options.model, has_mesh=True)
     config = apply_settings(recipe.config, settings)
+    config = replace(config, model=with_loras(config.model, options.lora))
     return make_job(options.prompt, options.model, REFINE_PRESET, config, input_mesh.digest(), recipe.family)
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from dreamwright.shared.numbers import number_text
 
 from ..errors import ConfigError
+from .lora_option import add_lora_argument, with_loras
 
 if TYPE_CHECKING:
     import torch
@@ -41,6 +42,7 @@ def add_arguments(subparsers: Any) -> argparse.ArgumentParser:
     parser.add_argument(
         "--model", default="starter", help="a name that `dreamwright models` lists, or a pipeline folder"
     )
+    add_lora_argument(parser)
     parser.add_argument("--method", choices=METHODS, default="ancestral", help="ancestral sampling, or SDS on pixels")
     parser.add_argument("--symmetric", action="store_true", help="mirror-symmetric images (with --method sds)")
     parser.add_argument("--steps", type=int, help=f"denoiser steps (default {_defaults(DEFAULT_STEPS)})")
@@ -67,6 +69,8 @@ def run(options: argparse.Namespace) -> int:
     from ..io.images import check_image_path, image_grid, png_bytes
     from ..io.output_files import write_output
     from ..models import local
+    from ..models.lora_choice import lora_digests
+    from ..models.lora_files import open_loras
     from ..models.pipeline_folder import open_pipeline
     from ..text.encoder_process import PipelinePromptEncoder, make_text_encoder
     from ..text.prompts import PromptEmbeddings, clean_prompt
@@ -78,13 +82,15 @@ def run(options: argparse.Namespace) -> int:
     _check_arguments(options, steps, omega)
     clean_prompt(options.prompt)
     config = GuidanceConfig(omega=omega, t_max_end=SDS_T_MAX_END, view_dependent=options.view is not None)
+    model = with_loras(ModelConfig(), options.lora)
     device = choose_device(options.device)
     folder = open_pipeline(local.resolve_model(options.model))
-    dtype = chosen_dtype(ModelConfig(), device)
-    text = make_text_encoder(folder, device, dtype)
+    loras = open_loras(model.loras, folder)
+    dtype = chosen_dtype(model, device)
+    text = make_text_encoder(folder, device, dtype, loras=loras)
     embeddings = PromptEmbeddings(PipelinePromptEncoder(text, device), options.prompt, config)
     text.free()  # before the network is loaded: the text encoders of large models are as large
-    denoiser = load_denoiser(folder.path, device, dtype, text=text)
+    denoiser = load_denoiser(folder.path, device, dtype, config=model, text=text)
     for warning in embeddings.warnings:
         print_warning(warning)
     azimuth, elevation = VIEWS[options.view or "front"]
@@ -98,6 +104,7 @@ def run(options: argparse.Namespace) -> int:
     provenance = {
         "prompt": conditioning.words[0],
         "model": str(options.model),
+        **({"loras": "; ".join(lora_digests(model.loras))} if model.loras else {}),
         "method": options.method,
         "symmetric": str(options.symmetric),
         "steps": str(steps),

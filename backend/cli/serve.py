@@ -43,6 +43,13 @@ def add_arguments(subparsers: Any) -> argparse.ArgumentParser:
         help="cpu or cuda:N, one worker each; repeatable (default: every GPU, or the CPU)",
     )
     parser.add_argument(
+        "--loras",
+        type=Path,
+        metavar="DIR",
+        help="folder with LoRAs that users may name in their jobs (default: DREAMWRIGHT_LORAS, or loras beside the "
+        "models)",
+    )
+    parser.add_argument(
         "--ray",
         default="",
         metavar="ADDRESS",
@@ -122,6 +129,7 @@ def ray_runner(options: argparse.Namespace, state: Path) -> Callable[[Any], Any]
 def run(options: argparse.Namespace) -> int:
     """Serve until a signal, then let the running jobs write a checkpoint; a second signal ends at once."""
     from ..errors import ConfigError
+    from ..models.lora_choice import use_lora_folder
     from ..server.monitoring.logging_setup import open_log
     from ..server.policy import make_policy, policy_settings
     from ..server.transport.authorized_keys import state_folder
@@ -131,6 +139,8 @@ def run(options: argparse.Namespace) -> int:
             f"the grace is {number_text(options.grace)} s; allowed is 0 to {number_text(MAX_GRACE_S)}; change --grace"
         )
     policy = make_policy(**{limit.key: getattr(options, limit.key) for limit in policy_settings()})
+    if options.loras is not None:
+        use_lora_folder(options.loras)
     open_log(options.log_format, "warning" if options.quiet else options.log_level)
     signals: list[int] = []
 

@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from dreamwright.shared.limits import NAME_CHARACTERS
 from dreamwright.shared.numbers import number_text
 
 from ..errors import ConfigError, ModelError
@@ -15,11 +17,33 @@ from .user_folders import models_root
 
 MAX_WEIGHT = 10.0
 SEPARATOR = ";"
+SUFFIX = ".safetensors"
+LORA_FOLDER = "DREAMWRIGHT_LORAS"  # environment variable
+MOST_OFFERED = 200  # of a folder, in the capabilities of a server
 
 
 def lora_folder() -> Path:
-    """The folder in which a LoRA is found by its name."""
-    return models_root() / "loras"
+    """The folder in which a LoRA is found by its name: DREAMWRIGHT_LORAS, or `loras` beside the models."""
+    chosen = os.environ.get(LORA_FOLDER)
+    return Path(chosen).expanduser() if chosen else models_root() / "loras"
+
+
+def use_lora_folder(folder: Path) -> None:
+    """Find LoRAs by name in this folder, in this process and those that it starts. Raises ConfigError for none."""
+    if not folder.is_dir():
+        raise ConfigError(f"--loras {str(folder)!r} is no folder; allowed is one with .safetensors files; give another")
+    os.environ[LORA_FOLDER] = str(folder.absolute())
+
+
+def offered_loras() -> tuple[str, ...]:
+    """Names of the LoRAs of `lora_folder`, in order, as a setting may give them; others are left out."""
+    try:
+        files = sorted(path for path in lora_folder().glob(f"*{SUFFIX}") if path.is_file())
+    except OSError:  # a folder that cannot be read offers nothing
+        return ()
+    names = (path.name.removesuffix(SUFFIX) for path in files)
+    fitting = (name for name in names if not name.startswith(".") and not {SEPARATOR, ":"} & set(name))
+    return tuple(name for name in fitting if 0 < len(name) <= NAME_CHARACTERS)[:MOST_OFFERED]
 
 
 def parse_loras(text: str) -> tuple[tuple[str, float], ...]:
@@ -48,7 +72,7 @@ def find_lora(given: str, names_only: bool = False) -> Path:
     named = Path(given).name == given and not given.startswith(".")
     places = [] if names_only else [Path(given).expanduser()]
     if named:
-        places += [lora_folder() / given, lora_folder() / f"{given}.safetensors"]
+        places += [lora_folder() / given, lora_folder() / f"{given}{SUFFIX}"]
     for place in places:
         if place.is_file():
             return place

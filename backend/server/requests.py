@@ -16,7 +16,7 @@ from ..config.recipes.recipe import Recipe
 from ..errors import ModelError
 from ..models.json_files import read_object
 from ..models.local import ModelStatus, imported_folder, local_models, registered_model, resolve_model
-from ..models.lora_choice import find_lora, parse_loras
+from ..models.lora_choice import find_lora, offered_loras, parse_loras
 from ..models.model_files import INDEX, family_of, is_clip_folder, parts_of
 from ..models.registry import BY_NAME
 from ..models.vocabulary_file import read_vocabulary
@@ -38,6 +38,7 @@ def capabilities(devices: tuple[str, ...], policy: Policy = Policy()) -> Capabil
         recipes=recipe_infos(),
         settings=setting_infos(),
         devices=devices[:MAX_DEVICES],
+        loras=offered_loras(),
         bounds=stated_bounds(policy),
         setting_bounds=setting_ranges(),
     )

@@ -69,6 +69,13 @@ def test_capabilities_describe_models_presets_and_settings(scripted_server):
     assert height.kind == "number" and height.low <= height.defaults["draft"] <= height.high
 
 
+def test_capabilities_name_the_loras_of_the_operator_s_folder_and_no_path(scripted_server, tmp_path, monkeypatch):
+    monkeypatch.setenv("DREAMWRIGHT_LORAS", str(tmp_path))
+    assert scripted_server.request(GetCapabilities()).loras == ()
+    (tmp_path / "clay.safetensors").write_bytes(b"")
+    assert scripted_server.request(GetCapabilities()).loras == ("clay",)
+
+
 def test_jobs_are_listed_in_pages_newest_first(scripted_server):
     names = [scripted_server.request(submit_message(f"t{number}")).job.job for number in range(5)]
     pages, before = [], 0

@@ -17,7 +17,14 @@ from dreamwright.backend.config.schema import Config, ModelConfig
 from dreamwright.backend.errors import ConfigError, ModelError
 from dreamwright.backend.guidance.denoisers.loading import load_denoiser
 from dreamwright.backend.models.families import SDXL
-from dreamwright.backend.models.lora_choice import find_lora, join_loras, lora_folder, parse_loras
+from dreamwright.backend.models.lora_choice import (
+    find_lora,
+    join_loras,
+    lora_folder,
+    offered_loras,
+    parse_loras,
+    use_lora_folder,
+)
 from dreamwright.backend.models.lora_files import add_loras, open_loras
 from dreamwright.backend.models.lora_layout import read_lora
 from dreamwright.backend.models.pipeline_folder import PipelineFolder, load_model, open_pipeline
@@ -263,6 +270,23 @@ def test_setting_is_read_and_files_are_found(tmp_path):
     for given in (str(tmp_path / "here.safetensors"), "here.safetensors", "../loras/clay.safetensors", "gone"):
         with pytest.raises(ModelError, match="allowed are names of files in the folder loras"):
             find_lora(given, names_only=True)
+
+
+def test_a_folder_s_loras_are_offered_by_name(tmp_path, monkeypatch):
+    assert offered_loras() == (), "there is no such folder yet"
+    own = tmp_path / "own"
+    own.mkdir()
+    for name in ("b.safetensors", "a.safetensors", ".hidden.safetensors", "c:1.safetensors", "d;e.safetensors", "f.pt"):
+        (own / name).write_bytes(b"")
+    (own / "folder.safetensors").mkdir()
+    monkeypatch.setenv("DREAMWRIGHT_LORAS", "")  # put back afterwards
+    with pytest.raises(ConfigError, match="--loras .* is no folder"):
+        use_lora_folder(tmp_path / "gone")
+    use_lora_folder(own)
+    assert lora_folder() == own and offered_loras() == ("a", "b")
+    assert [find_lora(name, names_only=True) for name in offered_loras()] == [
+        own / "a.safetensors", own / "b.safetensors",
+    ]  # fmt: skip
 
 
 def test_diffusers_and_peft_change_the_same_weights(sd, tmp_path):
