@@ -82,6 +82,13 @@ class SurfaceConfig:
         zero="no such stage",
         help="Optimization steps of the mesh, after the run.steps of the field.",
     )
+    model: str = setting(
+        "",
+        help=(
+            "Model of the stage, a name or a folder, where it is another than the field's. It is loaded when the field "
+            "is finished and that model is freed. The other settings of the stage are those of its family's fine."
+        ),
+    )
     reach: float = setting(
         0.25, (1e-3, 1), unit="scene units", duration=False, help="Largest displacement of a vertex."
     )

@@ -77,6 +77,16 @@ class Config:
         return self.run.steps + self.surface.steps
 
     @property
+    def for_surface_model(self) -> Config:
+        """The settings that load the model of the surface stage.
+
+        Where it is another than the field's, it has its own image size and no LoRAs, since those are the field's.
+        """
+        if not (self.surface.steps and self.surface.model):
+            return self
+        return dataclasses.replace(self, model=dataclasses.replace(self.model, image_size=0, loras=""))
+
+    @property
     def splits_further(self) -> bool:
         """Whether `run.views_at_once=1` renders a step in smaller chunks than now; views of one set stay together."""
         most = max(self.run.views_per_step, self.render.coarse_views)

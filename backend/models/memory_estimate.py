@@ -87,7 +87,7 @@ def estimate_memory(
     field = MemoryEstimate(_field_stage(folder, config, dtype, device))
     if not config.surface.steps:
         return field
-    surface = MemoryEstimate(_surface_stage(surface_folder or folder, config, dtype, device))
+    surface = MemoryEstimate(_surface_stage(surface_folder or folder, config.for_surface_model, dtype, device))
     return max(field, surface, key=lambda estimate: estimate.total)
 
 
@@ -156,16 +156,24 @@ def _guidance_parts(
     return parts
 
 
-def check_memory(folder: PipelineFolder, config: Config, dtype: torch.dtype, device: torch.device | str) -> str:
-    """One line with the memory that is needed and free.
+def check_memory(
+    folder: PipelineFolder,
+    config: Config,
+    dtype: torch.dtype,
+    device: torch.device | str,
+    surface_folder: PipelineFolder | None = None,
+) -> str:
+    """One line with the memory that is needed and free; see `estimate_memory`.
 
     Raises InsufficientMemoryError with advice when the run cannot fit.
     """
-    needed, free = estimate_memory(folder, config, dtype, device), free_bytes(device)
+    needed, free = estimate_memory(folder, config, dtype, device, surface_folder), free_bytes(device)
     if free is None:
         return f"memory: {needed} on {device}, whose free memory is unknown"
     if needed.total > free and not config.run.ignore_memory:
-        advice = reduce_memory(folder, config, dtype, device, memory_settings(), fits=free)
+        advice = reduce_memory(
+            folder, config, dtype, device, memory_settings(), fits=free, surface_folder=surface_folder
+        )
         raise InsufficientMemoryError(
             f"this run needs {needed} on {device}, where {size_text(free)} is free; {advice}; or free some memory, "
             "or set run.ignore_memory=true to try all the same"
@@ -181,12 +189,13 @@ def reduce_memory(
     candidates: Sequence[str] = resumable_memory_settings(),
     fits: int | None = None,
     otherwise: str = "no setting would help much; choose a smaller model",
+    surface_folder: PipelineFolder | None = None,
 ) -> str:
     """Advice: the candidates that save memory, the most effective first, each with what it saves on its own.
 
     `fits`: bytes that the run must fit in, if known. `otherwise`: the advice where no candidate helps.
     """
-    now = estimate_memory(folder, config, dtype, device).total
+    now = estimate_memory(folder, config, dtype, device, surface_folder).total
     savings: dict[str, int] = {}
     for setting in candidates:
         name, _, value = setting.partition("=")
@@ -199,7 +208,7 @@ def reduce_memory(
                 changed, number = apply_settings(config, [setting]), dtype
             except ConfigError:
                 continue  # it contradicts another setting
-        saved = now - estimate_memory(folder, changed, number, device).total
+        saved = now - estimate_memory(folder, changed, number, device, surface_folder).total
         if saved > max(0.02 * now, WORTH_NAMING) and not any(
             known.split("=")[0] == name and savings[known] >= saved for known in savings
         ):

@@ -33,14 +33,16 @@ class FieldSurfaceScene:
 
     The first step of the second stage makes the mesh. The main process of a group makes it for all, which then share
     the views of a step as they did before. From there on the field stays as it is: a texture's detail comes from it,
-    and other runs may begin with it. `guidance`: of the second stage.
+    and other runs may begin with it. `guidance`: of the second stage. `prompts`: embeddings of that guidance's model,
+    where it is another than the field's.
     """
 
     can_restart = True
     has_field = True
 
-    def __init__(self, field: FieldScene, guidance: Guidance) -> None:
+    def __init__(self, field: FieldScene, guidance: Guidance, prompts: PromptEmbeddings | None = None) -> None:
         self.field, self._guidance = field, guidance
+        self._prompts = field.prompts if prompts is None else prompts
         self.surface: SurfaceScene | None = None
         self._made: Mapping[str, Tensor] = {}
         total = self.config.total_steps
@@ -61,7 +63,7 @@ class FieldSurfaceScene:
 
     @property
     def prompts(self) -> PromptEmbeddings:
-        """The embeddings that guide both stages."""
+        """The embeddings that guide the field."""
         return self.field.prompts
 
     @property
@@ -152,7 +154,7 @@ class FieldSurfaceScene:
         """Go on with this mesh; the memory of the field's optimizer is given back."""
         field = self.field
         kind = TexturedSurfaceScene if "texels" in tensors else SurfaceScene
-        self.surface = kind(self.config, self._guidance, self.prompts, tensors, self.seed, field.device, field.group)
+        self.surface = kind(self.config, self._guidance, self._prompts, tensors, self.seed, field.device, field.group)
         self._made = dict(tensors)
         field.optimizer.state.clear()
 

@@ -10,7 +10,6 @@ from dreamwright.shared.capabilities import Capabilities, ModelInfo, PresetInfo
 from dreamwright.shared.messages import JobSummary, SubmitJob
 from dreamwright.shared.prompt_words import PromptVocabulary
 
-from ..config.parsing import apply_settings
 from ..config.presets import PRESETS
 from ..config.recipes.recipe import Recipe
 from ..errors import ModelError
@@ -22,7 +21,7 @@ from ..models.registry import BY_NAME
 from ..models.vocabulary_file import read_vocabulary
 from ..text.vocabulary import check_words
 from ..training.job import Job, make_job
-from ..training.recipe_choice import choose_recipe, family_of_folder
+from ..training.recipe_choice import SURFACE_MODEL, choose_recipe, family_of_folder, recipe_config
 from .offered_settings import recipe_infos, setting_infos, setting_ranges
 from .policy import Policy, stated_bounds
 from .workers.worker_protocol import RunJob
@@ -81,7 +80,7 @@ def _family(info: ModelStatus) -> str:
 def job_of(request: SubmitJob | JobSummary | RunJob) -> Job:
     """The validated job of a request. Raises PromptError, ConfigError, and ModelError for a model that is not there."""
     recipe = choose_recipe(request.preset, request.model, bool(request.mesh))
-    config = apply_settings(recipe.config, [f"{name}={value}" for name, value in request.settings.items()])
+    config = recipe_config(recipe, [f"{name}={value}" for name, value in request.settings.items()])
     config = replace(config, run=replace(config.run, seed=request.seed))
     if request.negative:  # else the recipe's own
         config = replace(config, guidance=replace(config.guidance, negative_prompt=request.negative))
@@ -96,13 +95,11 @@ def check_submission(request: SubmitJob, folders: bool = True) -> Job:
     texture without xatlas.
     """
     model = request.model
-    is_named = registered_model(model) is not None and not ("/" in model and Path(model).exists())
-    if not folders and not is_named and imported_folder(model) is None:
-        names = ", ".join(BY_NAME)
-        raise ModelError(
-            f"the model {model!r} is no model's name; allowed are {names}, owner/name of a model of the hub "
-            "that the server has, or the name of one that was imported there; only its admins may name a folder"
-        )
+    if not folders:
+        # Names of settings are stripped when they are applied, so they are here.
+        others = [str(value).strip() for name, value in request.settings.items() if name.strip() == SURFACE_MODEL]
+        for name in (model, *filter(None, others)):
+            _check_named(name)
     folder = resolve_model(model)
     if not (folder / INDEX).is_file() and not is_clip_folder(folder):
         raise ModelError(
@@ -120,6 +117,17 @@ def check_submission(request: SubmitJob, folders: bool = True) -> Job:
 
         check_unwrapper()
     return job
+
+
+def _check_named(model: str) -> None:
+    """Raise ModelError for a model that is no name: paths are the admins' alone."""
+    is_named = registered_model(model) is not None and not ("/" in model and Path(model).exists())
+    if not is_named and imported_folder(model) is None:
+        names = ", ".join(BY_NAME)
+        raise ModelError(
+            f"the model {model!r} is no model's name; allowed are {names}, owner/name of a model of the hub "
+            "that the server has, or the name of one that was imported there; only its admins may name a folder"
+        )
 
 
 def has_vae(model: str) -> bool:

@@ -27,17 +27,19 @@ def field_factory(
     group: ProcessGroup | None = None,
     initial_field: InitialField | None = None,
     surface_guidance: Guidance | None = None,
+    surface_prompts: PromptEmbeddings | None = None,
 ) -> Callable[[int], FieldScene | FieldSurfaceScene]:
     """A function that makes the field scene of a seed, from `initial_field` where there is one.
 
-    `surface_guidance`: of the stage of the field's mesh, in a run that has one.
+    `surface_guidance`: of the stage of the field's mesh, in a run that has one. `surface_prompts`: of that guidance,
+    None for those of the field's.
     """
 
     def make_scene(seed: int) -> FieldScene | FieldSurfaceScene:
         scene = FieldScene(config, guidance, prompts, seed, device, group)
         if initial_field is not None:
             scene.initialize_from(initial_field)
-        return scene if surface_guidance is None else FieldSurfaceScene(scene, surface_guidance)
+        return scene if surface_guidance is None else FieldSurfaceScene(scene, surface_guidance, surface_prompts)
 
     return make_scene
 

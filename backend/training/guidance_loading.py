@@ -19,15 +19,17 @@ from ..guidance.denoisers.base import DiffusersDenoiser
 from ..guidance.denoisers.loading import load_denoiser
 from ..guidance.interfaces import Guidance, ScoreEstimate
 from ..guidance.sds import ScoreDistillation
-from ..models.lora_files import open_loras
+from ..models.lora_files import Lora, open_loras
 from ..models.lora_targets import check_lora
 from ..models.memory_estimate import check_memory
 from ..models.pipeline_folder import PipelineFolder
 from ..runtime.distributed import ProcessGroup
 from ..scenes.derived_config import guidance_for, surface_guidance
+from ..text.conditioning import TextEncoder
 from ..text.encoder_process import PipelinePromptEncoder, make_text_encoder
 from ..text.prompts import PromptEmbeddings
 from .job import Job
+from .model_swap import OneAtATime, SwappedGuidance
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class LoadedGuidance:
     prompts: PromptEmbeddings
     notices: tuple[str, ...]
     surface: Guidance | None = None  # of the stage after the field, where there is one
+    surface_prompts: PromptEmbeddings | None = None  # of that stage's own model, where it has one
     needs: tuple[str, ...] = ()
 
 
@@ -50,31 +53,59 @@ def load_diffusion_guidance(
     should_stop: Callable[[], bool],
     check_stop: Callable[[], None],
     within_memory: AbstractContextManager[None],
+    surface_folder: PipelineFolder | None = None,
+    begin_with_surface: bool = False,
 ) -> LoadedGuidance:
     """Score distillation of a diffusion model. The text encoders are freed before the network is loaded.
 
-    `check_stop` may end the loading by StoppedError between its parts. Raises ModelError, PromptError, StoppedError and
+    `check_stop` may end the loading by StoppedError between its parts. surface_folder: of another model, for the stage
+    after the field. It is loaded once before the field's, so that a fault in it shows before the first step; a run that
+    continues in that stage (`begin_with_surface`) loads it alone. Raises ModelError, PromptError, StoppedError and
     InsufficientMemoryError.
     """
     config, needs = job.config, tuple[str, ...]()
     guidance = config.guidance
     loras = open_loras(config.model.loras, folder)
     if job.scene == "field":
-        needs = (check_memory(folder, config, dtype, device),)
+        needs = (check_memory(folder, config, dtype, device, surface_folder),)
     else:
         guidance = guidance_for(guidance, config.refine.strength)
-    notices = (f"guidance: {_guidance_text(guidance)}",)
+    notices: tuple[str, ...] = (f"guidance: {_guidance_text(guidance)}",)
     check_rule(folder, config)
-    encoder = make_text_encoder(folder, device, dtype, config.text, should_stop, loras=loras)
-    with _main_first(group):
-        prompts = PromptEmbeddings(PipelinePromptEncoder(encoder, device), job.prompt, config.guidance)
-    encoder.free()
-    check_stop()
+
+    def embedded(folder: PipelineFolder, loras: tuple[Lora, ...]) -> tuple[TextEncoder, PromptEmbeddings]:
+        encoder = make_text_encoder(folder, device, dtype, config.text, should_stop, loras=loras)
+        with _main_first(group):
+            prompts = PromptEmbeddings(PipelinePromptEncoder(encoder, device), job.prompt, config.guidance)
+        encoder.free()
+        check_stop()
+        return encoder, prompts
+
+    encoder, prompts = embedded(folder, loras)
+    if surface_folder is not None:
+        surface_encoder, surface_prompts = embedded(surface_folder, ())
+        turn, own = OneAtATime(), config.for_surface_model.model
+
+        def load_surface() -> Guidance:
+            denoiser = load_denoiser(surface_folder.path, device, dtype, config=own, text=surface_encoder)
+            return ScoreDistillation(denoiser, surface_guidance(config))
+
+        def load_field() -> Guidance:
+            denoiser = load_denoiser(folder.path, device, dtype, config=config.model, text=encoder)
+            return ScoreDistillation(denoiser, guidance)
+
+        field, second = SwappedGuidance(load_field, turn), SwappedGuidance(load_surface, turn)
+        with within_memory:
+            for swapped in (second,) if begin_with_surface else (second, field):
+                swapped.loaded()
+                check_stop()
+        notices += (f"the second stage by {config.surface.model}: {_guidance_text(surface_guidance(config))}",)
+        return LoadedGuidance(field, prompts, notices, second, surface_prompts, needs)
     with within_memory:
         denoiser = load_denoiser(folder.path, device, dtype, config=config.model, text=encoder)
         estimate = score_estimate(denoiser, guidance)
     surface = ScoreDistillation(denoiser, surface_guidance(config), estimate) if config.surface.steps else None
-    return LoadedGuidance(ScoreDistillation(denoiser, guidance, estimate), prompts, notices, surface, needs)
+    return LoadedGuidance(ScoreDistillation(denoiser, guidance, estimate), prompts, notices, surface, None, needs)
 
 
 def check_rule(folder: PipelineFolder, config: Config) -> None:

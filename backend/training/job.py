@@ -28,6 +28,7 @@ class Job:
     are all that is known. model_digest: of the model's files (`identify_model`), "" before they are
     looked at. initial_field, input_mesh: SHA-256 of the field or the mesh that the run starts from, "" without one.
     loras: SHA-256 and weight of each file of `model.loras` (`identify_model`), () before they are looked at.
+    surface_model: digest of the files of `surface.model` (`identify_model`), "" without one.
     """
 
     prompt: str
@@ -39,6 +40,7 @@ class Job:
     input_mesh: str = ""
     family: Family | None = None
     loras: tuple[str, ...] = ()
+    surface_model: str = ""
 
     @property
     def recipe(self) -> str:
@@ -50,6 +52,11 @@ class Job:
         """What is optimized."""
         return "mesh" if self.input_mesh else METHOD_SCENE[self.config.run.method]
 
+    @property
+    def has_surface_model(self) -> bool:
+        """Whether a model of its own guides the stage after the field."""
+        return self.scene == "field" and bool(self.config.surface.steps and self.config.surface.model)
+
     def fingerprint(self) -> str:
         """SHA-256 of what a resumed run must share with the one that it continues.
 
@@ -60,6 +67,8 @@ class Job:
         settings = identity_settings(self.config, self.scene, initial_field=bool(self.initial_field))
         if self.loras:
             settings["model"].pop("loras")
+        if self.surface_model:
+            settings["surface"].pop("model")
         decided: dict[str, object] = {
             "prompt": self.prompt,
             "model": self.model_digest or self.model,
@@ -70,6 +79,8 @@ class Job:
         }
         if self.loras:
             decided["loras"] = self.loras
+        if self.surface_model:
+            decided["surface_model"] = self.surface_model
         return hashlib.sha256(json.dumps(decided, sort_keys=True).encode()).hexdigest()
 
 
@@ -99,4 +110,5 @@ def identify_model(job: Job) -> Job:
 
         open_loras(job.config.model.loras, open_pipeline(folder))
         loras = lora_digests(job.config.model.loras)
-    return replace(job, model_digest=model_fingerprint(folder), loras=loras)
+    surface_model = model_fingerprint(resolve_model(job.config.surface.model)) if job.has_surface_model else ""
+    return replace(job, model_digest=model_fingerprint(folder), loras=loras, surface_model=surface_model)

@@ -34,6 +34,7 @@ from .field_training import field_factory
 from .guidance_loading import LoadedGuidance, load_clip_guidance, load_diffusion_guidance
 from .job import Job
 from .methods import check_model
+from .recipe_choice import surface_recipe
 from .time_estimate import estimate_time
 from .trainer import Trainer
 
@@ -80,7 +81,9 @@ class TextTo3DPipeline:
 
         self._dtype = chosen_dtype(job.config.model, device)
         self._folder: PipelineFolder | None = None
-        loaded = self._load_guidance(group, should_stop, check_stop)
+        self._surface_folder: PipelineFolder | None = None
+        in_surface = resume is not None and resume.step >= job.config.run.steps
+        loaded = self._load_guidance(group, should_stop, check_stop, in_surface)
         make_scene = self._scene_factory(loaded, group, initial_field, input_mesh)
 
         def make_trainer(run: RunConfig, resume: RunState | None) -> Trainer:
@@ -93,10 +96,11 @@ class TextTo3DPipeline:
         recipe = (get_preset(job.preset, job.family).notice,) if job.family else ()
         self.needs = (*loaded.needs, *self._time_needed(group.world_size))
         self.notices = (*recipe, *self.scene.notices, *loaded.notices, *self.needs)
-        self.warnings = (*loaded.prompts.warnings, *self.scene.warnings)
+        prompts = (loaded.prompts, *([loaded.surface_prompts] if loaded.surface_prompts is not None else []))
+        self.warnings = (*(warning for bank in prompts for warning in bank.warnings), *self.scene.warnings)
 
     def _load_guidance(
-        self, group: ProcessGroup, should_stop: Callable[[], bool], check_stop: Callable[[], None]
+        self, group: ProcessGroup, should_stop: Callable[[], bool], check_stop: Callable[[], None], in_surface: bool
     ) -> LoadedGuidance:
         job, loading = self.job, self._within_memory(*LOADING)
         path = resolve_model(job.model)
@@ -104,9 +108,13 @@ class TextTo3DPipeline:
         if METHOD_GUIDANCE[job.config.run.method] == "image-text":
             return load_clip_guidance(job, path, self._dtype, self._device, loading)
         self._folder = open_pipeline(path)
+        if job.has_surface_model:
+            surface_recipe(job.config.surface.model)  # refuses a model that cannot guide the stage
+            self._surface_folder = open_pipeline(resolve_model(job.config.surface.model))
         return load_diffusion_guidance(
-            job, self._folder, self._dtype, self._device, group, should_stop, check_stop, loading
-        )
+            job, self._folder, self._dtype, self._device, group, should_stop, check_stop, loading,
+            self._surface_folder, in_surface,
+        )  # fmt: skip
 
     def _time_needed(self, processes: int) -> tuple[str, ...]:
         """The line of what time the run needs, none for a run of few steps."""
@@ -125,8 +133,9 @@ class TextTo3DPipeline:
         """Makes the job's scene of a seed."""
         config, device = self.job.config, self._device
         make_field = field_factory(
-            config, loaded.guidance, loaded.prompts, device, group, initial_field, loaded.surface
-        )
+            config, loaded.guidance, loaded.prompts, device, group, initial_field, loaded.surface,
+            loaded.surface_prompts,
+        )  # fmt: skip
 
         def make_scene(seed: int) -> Scene:
             learner = learner_of(loaded.guidance)
@@ -189,6 +198,7 @@ class TextTo3DPipeline:
             "method": self.job.config.run.method,
             "model": self.job.model,
             **({"loras": list(self.job.loras)} if self.job.loras else {}),
+            **({"surface_model": self.job.config.surface.model} if self.job.has_surface_model else {}),
             "preset": self.job.preset,
             "recipe": self.job.recipe,
             "seed": self.scene.seed,
@@ -225,7 +235,14 @@ class TextTo3DPipeline:
             advice = "set run.views_at_once=1"
         if self._folder is None:  # a CLIP's own share is small
             return advice
-        return reduce_memory(self._folder, self.job.config, self._dtype, self._device, otherwise=advice)
+        return reduce_memory(
+            self._folder,
+            self.job.config,
+            self._dtype,
+            self._device,
+            otherwise=advice,
+            surface_folder=self._surface_folder,
+        )
 
 
 def _check_inputs(

@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from ..config.parsing import apply_settings
 from ..config.presets import check_mesh_preset, get_preset, method_of
-from ..config.recipes.recipe import Family, Recipe
-from ..errors import ModelError
+from ..config.recipes.recipe import FAMILY_TEXT, Family, Recipe
+from ..config.schema import Config
+from ..errors import ConfigError, ModelError
 from ..models.families import FamilyName
 from ..models.json_files import read_object
 from ..models.local import resolve_model
@@ -25,6 +28,9 @@ OF_PIPELINE: Mapping[FamilyName, Family] = {
     "sdxl": "sdxl",
     "flow": "flow",
 }
+
+SURFACE_MODEL = "surface.model"
+SURFACE_FAMILIES: tuple[Family, ...] = ("pixel", "latent", "sdxl", "flow")  # that guide single views
 
 
 def family_of_folder(folder: Path) -> Family:
@@ -55,3 +61,36 @@ def choose_recipe(preset: str, model: str, has_mesh: bool = False) -> Recipe:
     family = family_of_folder(folder)
     check_mesh_preset(preset, has_mesh)
     return get_preset(preset, family)
+
+
+def recipe_config(recipe: Recipe, settings: Sequence[str]) -> Config:
+    """The configuration of a recipe with settings "name=value".
+
+    A `surface.model` among them brings the surface stage and the size of the texture of its own family's `fine`, which
+    the other settings then change. Raises ConfigError as `apply_settings` and `surface_recipe` do, and ModelError.
+    """
+    config = recipe.config
+    pairs = (setting.partition("=") for setting in settings)
+    named = [value.strip() for name, _, value in pairs if name.strip() == SURFACE_MODEL]
+    if named and named[-1]:
+        second = surface_recipe(named[-1]).config
+        texture = replace(config.mesh, texture=second.mesh.texture)
+        config = replace(config, surface=second.surface, mesh=texture)
+    return apply_settings(config, settings)
+
+
+def surface_recipe(model: str) -> Recipe:
+    """The recipe whose surface stage fits a second model, a name or a folder.
+
+    Raises ModelError for a model that is not there, and ConfigError for one that cannot guide single views.
+    """
+    folder = resolve_model(model)
+    check_model("dreamfusion", model, folder)
+    family = family_of_folder(folder)
+    if family not in SURFACE_FAMILIES:
+        allowed = ", ".join(FAMILY_TEXT[name] for name in SURFACE_FAMILIES)
+        raise ConfigError(
+            f"surface.model {model!r} is one of {FAMILY_TEXT[family]}; allowed are {allowed}; choose one of those, or "
+            "leave it out for the field's own model"
+        )
+    return get_preset("fine", family)

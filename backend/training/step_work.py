@@ -43,11 +43,12 @@ def run_stages(
     guidance_work: Callable[[Config, int], Work],
     vertices: int = 0,
     compiled: bool = False,
+    surface_work: Callable[[Config, int], Work] | None = None,
 ) -> tuple[Stage, ...]:
     """The stages of a run: coarse and full views of a field, then its mesh; or the one stage of a mesh.
 
     guidance_work: of the settings of a stage and its views a step. vertices: of a mesh that is given. compiled: as in
-    `field_work`.
+    `field_work`. surface_work: as guidance_work, of a field's mesh where another model guides it.
     """
     run, render = config.run, config.render
     if scene != "field":
@@ -66,7 +67,7 @@ def run_stages(
         later = surface_config(config)
         size, samples = later.render.resolution, later.refine.supersampling
         work = mesh_work(config.mesh.triangles // 2, run.views_per_step, size, samples)
-        stages.append(Stage(config.surface.steps, guidance_work(later, run.views_per_step), work))
+        stages.append(Stage(config.surface.steps, (surface_work or guidance_work)(later, run.views_per_step), work))
     return tuple(stages)
 
 

@@ -19,6 +19,7 @@ from ..guidance.denoisers.base import square_size
 from ..guidance.network_work import encoder_work, image_tower_work, network_work, views_together
 from ..models.clip_files import CONFIG
 from ..models.json_files import read_object
+from ..models.local import resolve_model
 from ..models.pipeline_folder import PipelineFolder, open_pipeline
 from ..rendering.renderer_choice import is_compiled
 from ..runtime.device_speed import DeviceSpeed, device_speed
@@ -75,14 +76,22 @@ def job_stages(
 ) -> tuple[Stage, ...]:
     """The stages of a job with their work. Raises ModelError."""
     config, guidance_work = job.config, _guidance_work(job, folder, dtype)
-    return run_stages(config, job.scene, guidance_work, vertices, is_compiled(config.render, config.field, device))
+    surface_work = guidance_work
+    if job.has_surface_model:
+        second = open_pipeline(resolve_model(config.surface.model))
+        surface_work = _diffusion_work(network_costs(second, config.for_surface_model, dtype))
+    compiled = is_compiled(config.render, config.field, device)
+    return run_stages(config, job.scene, guidance_work, vertices, compiled, surface_work)
 
 
 def _guidance_work(job: Job, folder: Path, dtype: torch.dtype) -> Callable[[Config, int], Work]:
     if METHOD_GUIDANCE[job.config.run.method] == "image-text" and not job.input_mesh:
         tower = image_tower_work(read_object(folder / CONFIG), dtype)
         return lambda config, views: image_text_work(tower, config, views)
-    costs = network_costs(open_pipeline(folder), job.config, dtype)
+    return _diffusion_work(network_costs(open_pipeline(folder), job.config, dtype))
+
+
+def _diffusion_work(costs: NetworkCosts) -> Callable[[Config, int], Work]:
     return lambda config, views: diffusion_work(costs, config, views)
 
 

@@ -23,7 +23,7 @@ RECIPES = (
     published_recipe(
         "pixel",
         "fine",
-        "Magic3D: a field, then its mesh with a texture, by the same model at 64 pixels",
+        "Magic3D: a field, then its mesh with a texture, by the same model or by a latent one (surface.model)",
         changed(
             coarse_numbers(COARSE_IF, OMEGA, 90.0),
             *surface_numbers(rows(COARSE_IF)("surface.omega", OMEGA, "guidance_scale: 20., of the first stage"), 64),
@@ -31,7 +31,7 @@ RECIPES = (
         (
             *FINE_LEFT_OUT,
             LEFT_OUT[-1],
-            "The second stage is Stable Diffusion's at 512 pixels; here it is the same model's.",
+            "The second stage is Stable Diffusion's at 512 pixels; here it is the same model's without surface.model.",
         ),
     ),
     Recipe(
