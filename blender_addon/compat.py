@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import bpy
+import numpy as np
 
 _LEGACY_FOLDER = "dreamwright"  # in Blender's data files, for add-ons without a folder of their own
 
@@ -79,3 +81,22 @@ def with_window(context: Any, act: Callable[[], Any]) -> Any:
         return act()
     with context.temp_override(window=windows[0]):
         return act()
+
+
+@contextmanager
+def numpy_bool() -> Iterator[None]:
+    """Let `np.bool` exist in the block: the glTF importer of Debian's 3.4 uses it, and its numpy has it no more."""
+    if "bool" in vars(np):
+        yield
+        return
+    vars(np)["bool"] = bool
+    try:
+        yield
+    finally:
+        del vars(np)["bool"]
+
+
+def operator_fault(error: RuntimeError) -> str:
+    """What one of Blender's operators says of its failure, in one line: the last of a traceback."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip() and not line.startswith("Location:")]
+    return lines[-1].removeprefix("Error: ") if lines else type(error).__name__

@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The object that is finished, as a glTF file: modifiers applied, with its normals, colors and textures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import bpy
+
+from . import compat
+
+
+def write_source(context: Any, source: Any, path: Path) -> dict[str, Any]:
+    """Write the object alone, in world coordinates; what the import needs to know of it. Raises ValueError, OSError."""
+    evaluated = source.evaluated_get(context.evaluated_depsgraph_get())
+    data = evaluated.to_mesh()
+    try:
+        if not len(data.polygons):
+            raise ValueError(f"“{source.name}” has no faces; choose a mesh with faces")
+    finally:
+        evaluated.to_mesh_clear()
+    layer = context.view_layer
+    selected, active = list(context.selected_objects), layer.objects.active
+    try:
+        for one in selected:
+            one.select_set(False)
+        source.select_set(True)
+        layer.objects.active = source
+        with compat.numpy_bool():
+            bpy.ops.export_scene.gltf(
+                filepath=str(path), export_format="GLB", use_selection=True, export_apply=True,
+                export_animations=False, export_morph=False, export_skins=False, export_yup=True,
+            )  # fmt: skip
+    except RuntimeError as error:
+        raise ValueError(f"Blender could not export “{source.name}”: {compat.operator_fault(error)}") from error
+    finally:
+        for one in list(context.selected_objects):
+            one.select_set(False)
+        for one in selected:
+            one.select_set(True)
+        layer.objects.active = active
+    return {"location": list(source.matrix_world.translation), "object": source.name}
