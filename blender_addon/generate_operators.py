@@ -122,6 +122,7 @@ class DREAMWRIGHT_OT_generate_again(bpy.types.Operator):
         for name, field in (("mesh.height_m", "height_m"), ("mesh.triangles", "triangles")):
             if isinstance(request.settings.get(name), (int, float)):
                 setattr(mine, field, request.settings[name])
+        mine.loras = str(request.settings.get(server_settings.LORAS, ""))
         size = request.settings.get(server_settings.TEXTURE, 0)
         mine.color_as = "IMAGE" if isinstance(size, int) and size > 0 else "VERTICES"
         if mine.color_as == "IMAGE":

@@ -12,6 +12,7 @@ from .shared.job_states import ENDED, JobState
 from .shared.messages import JobSummary
 from .shared.prompt_words import PromptReading, model_vocabulary, read_prompt
 
+LORA_FAMILIES = ("latent", "sdxl")  # whose models take LoRAs
 WIDTH = 46  # characters per line where the panel's width is unknown
 
 # (icon, label) by JobState; always both, so that no state is shown by color or shape alone.
@@ -117,6 +118,12 @@ def clean_prompt(text: str) -> str:
 def model_info(capabilities: Capabilities | None, model: str) -> ModelInfo | None:
     """What the server says of a model; None when it is unknown."""
     return next((info for info in capabilities.models if info.name == model), None) if capabilities else None
+
+
+def takes_loras(capabilities: Capabilities | None, model: str) -> bool:
+    """Whether the server's model of that name takes LoRAs."""
+    known = model_info(capabilities, model)
+    return known is not None and known.family in LORA_FAMILIES
 
 
 def read_prompt_for(capabilities: Capabilities | None, model: str, prompt: str) -> PromptReading:

@@ -13,6 +13,7 @@ from . import (
     compat,
     labels,
     local_server,
+    lora_operators,
     refine_operators,
     server_settings,
 )
@@ -163,6 +164,7 @@ class DREAMWRIGHT_PT_settings(SidebarPanel, bpy.types.Panel):
         layout.label(text="Negative Prompt")
         compat.text_field(layout, addon_state.properties(), "negative", "what to avoid", 1)
         layout.use_property_split, layout.use_property_decorate = True, False
+        lora_operators.draw_loras(layout, addon_state.properties(), session.capabilities)
         values, settings = server_settings.holder(context), server_settings.visible_settings(session.capabilities)
         if values is None or not settings:
             layout.label(text="Connect to a server to see its settings", icon="INFO")

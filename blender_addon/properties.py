@@ -192,6 +192,12 @@ class DreamwrightProperties(bpy.types.PropertyGroup):
         default=1024,
         subtype="PIXEL",
     )
+    loras: StringProperty(
+        name="LoRAs",
+        description="LoRAs of the server with their weights, from -10 to 10, for example: clay:0.8; detail:0.4",
+        maxlen=limits.VALUE_CHARACTERS,
+        default="",
+    )
     settings_text: StringProperty(
         name="Settings",
         description="The advanced settings that differ from the preset, as JSON",
@@ -224,7 +230,7 @@ class DreamwrightProperties(bpy.types.PropertyGroup):
 # Kept while a file is loaded, and stored in Blender's presets.
 SAVED = (
     "model_name", "preset_name", "prompt", "negative", "seed", "variations", "height_m", "triangles", "color_as",
-    "texture_size", "import_when_done", "mark_as_asset", "settings_text",
+    "texture_size", "import_when_done", "mark_as_asset", "loras", "settings_text",
 )  # fmt: skip
 
 

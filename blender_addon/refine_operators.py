@@ -136,6 +136,7 @@ class DREAMWRIGHT_OT_refine_mesh(bpy.types.Operator):
         settings: dict[str, Any] = {STRENGTH: round(self.strength, 4), STEPS: self.steps}
         if self.change != "BOTH":
             settings["refine.colors" if self.change == "SHAPE" else "refine.positions"] = False
+        settings |= server_settings.lora_settings(session.capabilities, mine)
         negative = labels.clean_prompt(mine.negative)
         try:
             mesh = object_mesh.extract_mesh(context, selected_mesh(context), self.result == "SHAPE_KEY")

@@ -18,9 +18,9 @@ from . import labels
 from .provenance import REFINE_PRESET
 from .shared.capabilities import Capabilities, RecipeInfo, SettingInfo
 
-TEXTURE = "mesh.texture"
+TEXTURE, LORAS = "mesh.texture", "model.loras"
 REFINE_PREFIX = "refine."  # of settings that only mesh refinement has; its dialog shows them
-DEDICATED = ("mesh.height_m", "mesh.triangles", TEXTURE)  # settings with a control of their own in the panel
+DEDICATED = ("mesh.height_m", "mesh.triangles", TEXTURE, LORAS)  # settings with a control of their own in the panel
 _HOLDER = "dreamwright_settings"
 _MAX_INT = 2**31 - 1  # of Blender's IntProperty
 
@@ -172,7 +172,13 @@ def collect(capabilities: Capabilities | None, mine: Any) -> dict[str, Any]:
         if fault := texture_fault(capabilities):
             raise ValueError(fault)
         settings[TEXTURE] = mine.texture_size
-    return settings
+    return settings | lora_settings(capabilities, mine)
+
+
+def lora_settings(capabilities: Capabilities | None, mine: Any) -> dict[str, Any]:
+    """The setting of the panel's LoRAs; none for a model that takes none."""
+    given = mine.loras.strip()
+    return {LORAS: given} if given and labels.takes_loras(capabilities, mine.model_name) else {}
 
 
 def apply(capabilities: Capabilities | None, choice: Choice, settings: Mapping[str, Any]) -> list[str]:

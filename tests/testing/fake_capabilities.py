@@ -64,6 +64,7 @@ OFFER = Capabilities(
         SettingInfo("mesh.triangles", "Triangles", "At most", "integer", 16, 5e6, (), {"quick": 20000}),
     ),
     devices=("cpu",),
+    loras=("clay", "detail"),
     bounds={"prompt_characters": limits.PROMPT_CHARACTERS},
     setting_bounds=(SettingRange("mesh.texture", 0, limits.TEXTURE_LARGEST),),
 )

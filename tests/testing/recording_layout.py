@@ -45,6 +45,11 @@ class RecordingLayout:
         self._icon(icon)
         return SimpleNamespace()
 
+    def operator_menu_enum(self, name: str, choice: str, text: str = "", icon: str = "NONE") -> None:
+        self.operator(name, text, icon)
+        kind = getattr(bpy.types, "DREAMWRIGHT_OT_" + name.partition(".")[2])
+        assert choice in kind.__annotations__, f"{name} has no {choice}"
+
     def template_icon(self, icon_value: int, scale: float = 1.0) -> None:
         assert icon_value > 0 and scale > 0
 
