@@ -179,7 +179,7 @@ def test_other_field_kind_is_refused_with_matching_presets(in_memory_server: InM
     origin = finished(in_memory_server)
     refused = in_memory_server.refusal(finetuning(origin, preset="paper"))
     assert refused.code == "bad-input" and "field.kind is mip-mlp, there voxels" in refused.message
-    assert "allowed are the presets draft, standard, dream-fields, without any field setting" in refused.message
+    assert "allowed are the presets draft, standard, fine, dream-fields, without any field setting" in refused.message
     assert in_memory_server.request(finetuning(origin, preset="standard")).job.preset == "standard"
 
 
