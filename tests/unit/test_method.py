@@ -12,7 +12,7 @@ import pytest
 
 from dreamwright.backend.config.parsing import apply_settings, config_to_mapping
 from dreamwright.backend.config.presets import PAPER
-from dreamwright.backend.config.recipes.starter import DRAFT, STANDARD
+from dreamwright.backend.config.recipes.starter import DRAFT, FINE, STANDARD
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "method.md").read_text()
@@ -55,12 +55,13 @@ def listed(heading: str) -> list[str]:
 
 
 def test_listed_settings_convert_between_presets() -> None:
-    draft, standard = listed("Differences of `draft`"), listed("Differences of `standard`")
-    assert len(draft) > 40 and len(standard) == 5
+    draft, standard, fine = (listed(f"Differences of `{name}`") for name in ("draft", "standard", "fine"))
+    assert len(draft) > 40 and len(standard) == 5 and len(fine) == 3
     assert apply_settings(PAPER, draft) == DRAFT
     assert apply_settings(DRAFT, standard) == STANDARD
-    values = [config_to_mapping(config) for config in (PAPER, DRAFT, STANDARD)]
-    for names, one, other in ((draft, *values[:2]), (standard, *values[1:])):
+    assert apply_settings(STANDARD, fine) == FINE
+    values = [config_to_mapping(config) for config in (PAPER, DRAFT, STANDARD, FINE)]
+    for names, one, other in ((draft, *values[:2]), (standard, *values[1:3]), (fine, *values[2:])):
         differing = {
             f"{section}.{key}" for section in one for key in one[section] if one[section][key] != other[section][key]
         }
