@@ -13,6 +13,7 @@ from dreamwright.shared.limits import VARIATIONS_LARGEST
 from ..config.presets import PRESETS, method_of
 from ..errors import CheckpointError, PromptError, one_line
 from ..training.methods import METHODS, get_method, preset_of
+from .lora_option import add_lora_argument, with_loras
 from .run_display import PreviewFolder
 from .signals import INTERRUPTED, StopSignal
 from .training_run import (
@@ -66,14 +67,7 @@ def add_arguments(subparsers: Any) -> argparse.ArgumentParser:
         help="another model for the stage after the field, a name or a folder, as Magic3D has Stable Diffusion after "
         "an image model of 64 pixels; it brings the numbers of its family's fine; one model is in memory at a time",
     )
-    parser.add_argument(
-        "--lora",
-        action="append",
-        default=[],
-        metavar="FILE[:WEIGHT]",
-        help="a LoRA of the model's base, a .safetensors file or a name in the folder loras beside the models; may be "
-        "given several times; weight 1 by default",
-    )
+    add_lora_argument(parser)
     parser.add_argument("--seed", type=int, help="another number makes another prop (default 0)")
     parser.add_argument("--steps", type=int, help="optimization steps, instead of the preset's")
     parser.add_argument(
@@ -120,7 +114,6 @@ def add_arguments(subparsers: Any) -> argparse.ArgumentParser:
 
 def job_from(options: argparse.Namespace) -> Job:
     """The validated job that the options describe."""
-    from ..models.lora_choice import join_loras
     from ..training.job import make_job
     from ..training.recipe_choice import SURFACE_MODEL, choose_recipe, recipe_config
 
@@ -135,8 +128,7 @@ def job_from(options: argparse.Namespace) -> Job:
     }
     settings = [*options.set, *(f"{name}={value}" for name, value in named.items() if value is not None)]
     config = recipe_config(recipe, settings)
-    if options.lora:
-        config = replace(config, model=replace(config.model, loras=join_loras(options.lora)))
+    config = replace(config, model=with_loras(config.model, options.lora))
     if options.negative is not None:
         config = replace(config, guidance=replace(config.guidance, negative_prompt=options.negative))
     return make_job(options.prompt, model, preset, config, family=recipe.family)
