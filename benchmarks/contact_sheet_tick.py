@@ -3,7 +3,7 @@
 
     python benchmarks/contact_sheet_tick.py [--blenders bpy-4.5.15 blender-3.4.1]
 
-Each of the eight has a new preview ten times a second. Blender as a module has no window: its ticks are called at the
+Each of the eight has a step and a new preview four times a second. Blender as a module has no window: its ticks are called at the
 intervals of its timers, and no icons are drawn.
 """
 
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from blender_tick import PER_SECOND, ROOT, TARGETS, machine
+from blender_tick import ROOT, TARGETS, machine
 
 from dreamwright.shared.messages import PreviewFrame
 from tests.testing.blenders import Blender, blenders, run_script
@@ -28,6 +28,7 @@ from tests.testing.built_addon import build_into
 from tests.testing.fake_server import FakeServer
 
 VARIATIONS, HEIGHT, WIDTH = 8, 96, 288  # pixels of the server's previews
+PER_SECOND = 4  # steps and previews of each: a server tells of no more
 
 
 def noisy_pictures(count: int = 16) -> list[bytes]:

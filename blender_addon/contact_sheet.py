@@ -12,7 +12,8 @@ from .editor_image import EditorImage
 from .preview_history import png_of_pixels
 
 IMAGE = "Dreamwright Contact Sheet"
-INTERVAL_S = 0.25  # between two updates
+INTERVAL_S, LATEST_S = 0.25, 1.0  # between two updates; after which a busy tick updates it all the same
+BUSY_S = 0.0015  # a tick that has taken longer leaves the sheet to the next one
 
 _image = EditorImage(IMAGE)
 _shown: tuple[Any, ...] = ()  # what the image shows: the group's jobs, the steps of their previews, the picked one
@@ -43,12 +44,14 @@ def is_wanted() -> bool:
     return _image.is_wanted
 
 
-def follow() -> bool:
+def follow(spent_s: float = 0.0) -> bool:
     """Update the image, if it is wanted, at most every INTERVAL_S; True when it changed.
 
-    It follows the selection: another group's sheet replaces it once that group is selected.
+    It follows the selection: another group's sheet replaces it once that group is selected. `spent_s`: what this tick
+    has taken already.
     """
-    if time.monotonic() - _updated_at < INTERVAL_S or not _image.is_wanted:
+    due_s = LATEST_S if spent_s > BUSY_S else INTERVAL_S
+    if time.monotonic() - _updated_at < due_s or not _image.is_wanted:
         return False
     return update(addon_state.active_group() or (_shown[0] if _shown else ""))
 

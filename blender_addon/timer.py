@@ -38,6 +38,7 @@ _deferred_imports: list[MeshDownloaded] = []  # until the active object is in Ob
 def tick() -> None:
     """Process what has arrived."""
     global _drawn_revision
+    started = time.perf_counter()
     session = addon_state.session()
     events = session.tick(addon_state.preferences().tick_budget_ms / 1000)
     local_server.check_exit()
@@ -63,7 +64,7 @@ def tick() -> None:
     if has_new_preview and addon_state.properties().preview_position >= 1:
         preview.show_current()  # only the latest of this tick
     elif not has_new_thumbnail:
-        contact_sheet.follow()  # in a tick of its own
+        contact_sheet.follow(time.perf_counter() - started)  # in a tick with little else to do
     if _deferred_imports and _is_object_mode():
         _import(_deferred_imports.pop(0))
     if has_new_preview or has_new_thumbnail or session.revision != _drawn_revision:
