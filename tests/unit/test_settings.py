@@ -228,30 +228,6 @@ def test_every_preset_uses_only_what_its_method_reads() -> None:
         check_settings_used(preset.config, own=PRESETS[own[preset.config.run.method]].config)
 
 
-@pytest.mark.parametrize(
-    ("kind", "given", "allowed"),
-    [
-        ("voxels", "field.hash_levels=4", "hash-grid"),
-        ("voxels", "field.normals=finite-difference", "hash-grid"),
-        ("voxels", "optimizer.network_rate_multiplier=0.5", "hash-grid"),
-        ("voxels", "field.hidden_width=32", "mip-mlp"),
-        ("hash-grid", "field.voxel_resolutions=16,32", "voxels"),
-        ("hash-grid", "regularizers.smoothness=1", "voxels"),
-        ("mip-mlp", "optimizer.color_rate_multiplier=0.7", "voxels and hash-grid"),
-    ],
-)
-def test_a_setting_of_another_kind_of_field_is_refused_where_it_is_given(kind: str, given: str, allowed: str) -> None:
-    """The preset's own numbers, those of voxels, are not: `--set field.kind=hash-grid` alone is enough."""
-    own = PRESETS["draft"].config
-    chosen = apply_settings(own, [f"field.kind={kind}"])
-    check_settings_used(chosen, own=own)
-    name = given.partition("=")[0]
-    with pytest.raises(ConfigError, match=f"^{name} means nothing to field.kind={kind}, but to {allowed}; .*leave it"):
-        check_settings_used(apply_settings(chosen, [given]), own=own)
-    fitting = apply_settings(chosen, [f"field.kind={allowed.split(' ')[0]}", given])
-    check_settings_used(fitting, own=own)
-
-
 def test_settings_that_may_change_on_resume() -> None:
     """The list that docs/operator/memory.md and the server's retries rely on."""
     free = {found.name for found in FIELDS.values() if not found.identity}
