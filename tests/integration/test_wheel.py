@@ -13,7 +13,8 @@ import pytest
 
 pytest.importorskip("setuptools", minversion="77", reason="older ones do not read the license of pyproject.toml")
 ROOT = Path(__file__).parents[2]
-SOURCES = ("pyproject.toml", "README.md", "LICENSE", "backend", "shared")
+MODULES = ("backend", "blender_addon/datablocks", "shared")
+SOURCES = ("pyproject.toml", "README.md", "LICENSE", *MODULES)
 BUILD = "import sys; from setuptools import build_meta; build_meta.build_wheel(sys.argv[1])"
 
 
@@ -36,7 +37,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 def test_every_module_is_in_the_wheel(files: list[str]) -> None:
     modules = {
         f"dreamwright/{path.relative_to(ROOT).as_posix()}"
-        for top in ("backend", "shared")
+        for top in MODULES
         for path in (ROOT / top).rglob("*.py")
     }
     assert {name for name in files if name.endswith(".py")} == modules
