@@ -119,20 +119,22 @@ def test_ranks_stop_together_and_resume_in_one_process(tmp_path: Path) -> None:
 
 
 def test_ranks_share_the_stage_after_the_field(tmp_path: Path) -> None:
-    """The main rank makes the mesh for both; they end alike to the bit, and as one process does up to rounding.
+    """The main rank makes mesh and texture for both; they end alike to the bit, and as one process does up to rounding.
 
     The stage's first step has a rate of 0, so the gradients of both its steps are taken at one and the same mesh. One
     entry is a float32 sum over at most 2 views x 32 x 32 samples = 2,048 terms, taken in another order: 2,048 x 6e-8 =
     1.2e-4 of the largest entry, which the largest also divides.
     """
-    settings = ("surface.steps=2", "surface.color_rate=0.1", SINGLY)
+    settings = ("surface.steps=2", "surface.color_rate=0.1", "surface.texture_rate=0.1", "mesh.texture=64", SINGLY)
     records = ranks_run(tmp_path, *settings)
     assert [(t["error"], steps_of(t)) for t in records] == [("", list(range(1, 9)))] * 2
     first, second = (load_file(tmp_path / f"{rank}.safetensors") for rank in range(2))
     assert_identical(first, second)
     alone = run_alone(*settings)
-    assert torch.equal(first["surface.mesh.vertices"], alone["surface.mesh.vertices"])
-    for name in ("vertex_offsets", "color_offsets", "optimizer.0.exp_avg", "optimizer.1.exp_avg"):
+    for name in ("vertices", "uv", "corners", "texels"):
+        assert torch.equal(first[f"surface.mesh.{name}"], alone[f"surface.mesh.{name}"])
+    moments = (f"optimizer.{index}.exp_avg" for index in range(3))
+    for name in ("vertex_offsets", "color_offsets", "texel_offsets", *moments):
         expected = alone[f"surface.{name}"]
         largest = float(expected.abs().max())
         assert largest > 0 and float((first[f"surface.{name}"] - expected).abs().max()) <= 1e-3 * largest, name
