@@ -127,13 +127,17 @@ def _make(batch: Batch, devices: tuple[str, ...]) -> bool:
     """Run the jobs and show them; False when a signal stopped it."""
     from tqdm import tqdm
 
+    from ..errors import CheckpointError
     from ..library.batch import Progress, PropDone, PropFailed, Waiting
     from ..server.local_queue import LocalQueue
     from .signals import StopSignal
 
     total, open_props = sum(prop.steps for prop in batch.planned), batch.open_props
     done = total - sum(prop.steps for prop in open_props)
-    queue, said = LocalQueue(batch.folder.jobs, devices), set()
+    try:
+        queue, said = LocalQueue(batch.folder.jobs, devices), set()
+    except CheckpointError as error:
+        raise CheckpointError(str(error).replace("--state", "--library")) from error
     try:
         with (
             StopSignal(STOP_MESSAGE) as stop,

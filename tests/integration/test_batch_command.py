@@ -145,6 +145,18 @@ def test_library_in_use_is_refused(balls: type[BallRunner], tmp_path: Path, caps
     assert "another batch works in the library" in last_error(capsys) and not balls.made
 
 
+def test_broken_workers_and_a_damaged_state_end_the_batch(
+    balls: type[BallRunner], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(balls, "failed_starts", 4)
+    assert batch(write_list(tmp_path), tmp_path / "one") == 1
+    assert "no worker process can be started; the logs in" in last_error(capsys)
+    (tmp_path / "two" / JOBS).mkdir(parents=True)
+    (tmp_path / "two" / JOBS / "jobs.sqlite3").write_bytes(b"not a database" * 100)
+    assert batch(write_list(tmp_path), tmp_path / "two") == 2
+    assert "choose another folder with --library" in last_error(capsys)
+
+
 @pytest.mark.parametrize(
     ("text", "extra", "words"),
     [
