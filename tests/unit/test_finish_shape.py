@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,8 @@ import trimesh
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dreamwright.backend.config.finish_settings import PRESETS, finish_config
+from dreamwright.backend.config.finish_settings import PRESETS, SECTION, STEPS, FinishConfig, finish_config
+from dreamwright.backend.config.setting import section_settings
 from dreamwright.backend.errors import ConfigError, RunError
 from dreamwright.backend.finishing.budget import reduce_to_budget
 from dreamwright.backend.finishing.even import even_triangles
@@ -145,3 +147,11 @@ def test_settings_are_named_and_bounded() -> None:
     ):
         with pytest.raises(ConfigError, match=said):
             finish_config(preset, texts)
+
+
+def test_page_lists_every_setting_and_preset() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "user" / "finish.md").read_text(encoding="utf-8")
+    for found in section_settings(FinishConfig, SECTION):
+        row = next(line for line in page.splitlines() if line.startswith(f"| `{found.name}` |"))
+        assert found.allowed() in row and found.help in row
+    assert all(f"| `{name}` |" in page for name in (*PRESETS, *STEPS))
