@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -39,6 +40,7 @@ from .time_estimate import estimate_time
 from .trainer import Trainer
 
 LOADING, OPTIMIZING = ("while loading the model", "start again"), ("while optimizing", "continue with --resume")
+DETAILS = re.compile(r" \([^)]*\)|, by .*")  # of the lines of memory, its parts, and of time, what it is from
 FEWER_SAMPLES = {
     "field": "fewer render.samples",
     "mesh": "a smaller render.resolution or refine.supersampling",
@@ -50,7 +52,7 @@ class TextTo3DPipeline:
     """One job under way. `events` runs it; `mesh` makes the scene as it is into a mesh, at any time.
 
     `initial_field`: the field that a field scene starts from. `input_mesh`: the mesh of a job that refines one.
-    `notices` and `warnings` are lines for the user, `needs` those of the notices that say its memory and its time.
+    `notices` and `warnings` are lines for the user; `needs` are the notices of memory and time, short for a panel.
     Raises ModelError and PromptError while loading, ConfigError for what the scene cannot do, for a run that cannot fit
     into memory and for a texture without xatlas, OutOfMemoryError when it did not fit, StoppedError, and
     CheckpointError for a state of another job.
@@ -94,8 +96,9 @@ class TextTo3DPipeline:
         self.trainer = make_trainer(job.config.run, resume)
         check_stop()
         recipe = (get_preset(job.preset, job.family).notice,) if job.family else ()
-        self.needs = (*loaded.needs, *self._time_needed(group.world_size))
-        self.notices = (*recipe, *self.scene.notices, *loaded.notices, *self.needs)
+        needs = (*loaded.needs, *self._time_needed(group.world_size))
+        self.needs = tuple(DETAILS.sub("", line) for line in needs)
+        self.notices = (*recipe, *self.scene.notices, *loaded.notices, *needs)
         prompts = (loaded.prompts, *([loaded.surface_prompts] if loaded.surface_prompts is not None else []))
         self.warnings = (*(warning for bank in prompts for warning in bank.warnings), *self.scene.warnings)
 

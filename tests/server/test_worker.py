@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -62,7 +63,7 @@ def test_memory_and_time_are_reported_before_the_first_step_and_not_after_the_la
     worker.run(replace(job_order(model, tmp_path, 1), settings=settings))
     first = next(place for place, report in enumerate(worker.sent) if isinstance(report, ProgressReport))
     said = [report.message for report in worker.sent[:first] if isinstance(report, StatusReport)][-1]
-    assert "memory: about " in said and "time: " in said and " for 20 steps" in said
+    assert re.fullmatch(r"memory: about \S+ .B of \S+ .B free on cpu; time: .* for 20 steps", said), said
     assert "memory:" not in worker.ended.message
 
 
