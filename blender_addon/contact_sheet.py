@@ -39,6 +39,11 @@ def update(group: str) -> bool:
     return True
 
 
+def shown_group() -> str:
+    """The group whose sheet the image shows; "" before the first."""
+    return str(_shown[0]) if _shown else ""
+
+
 def is_wanted() -> bool:
     """Whether the image was asked for and is there, or was taken by an undo out of an editor that is empty now."""
     return _image.is_wanted
@@ -53,7 +58,7 @@ def follow(spent_s: float = 0.0) -> bool:
     due_s = LATEST_S if spent_s > BUSY_S else INTERVAL_S
     if time.monotonic() - _updated_at < due_s or not _image.is_wanted:
         return False
-    return update(addon_state.active_group() or (_shown[0] if _shown else ""))
+    return update(addon_state.active_group() or shown_group())
 
 
 def open_editor(context: Any, group: str) -> bool:

@@ -170,6 +170,7 @@ class DREAMWRIGHT_PT_jobs(SidebarPanel, bpy.types.Panel):
         row = layout.row(align=True)
         row.scale_y = 1.3
         row.operator("dreamwright.import_picked", icon="IMPORT")
+        row.operator("dreamwright.pick_in_sheet", text="", icon="EYEDROPPER")
         row.operator("dreamwright.show_contact_sheet", text="", icon="IMAGE_DATA")
         row = layout.row(align=True)  # without icons, which leave no room for the text in a narrow sidebar
         row.operator("dreamwright.more_like_this")

@@ -245,6 +245,7 @@ def test_variations_at_a_window(built: Built, serve: Callable[..., Any]) -> None
         "variations_in_window.py", built.universal, "variations", {"SERVER": server.address}
     )
     assert report["typed"] == 4 and report["jobs"] == 4
+    assert report["clicked"] == 2, "the tile that was clicked"
     assert report["picked"] == 3, "the number of the button that was pressed"
     assert report["left"] == 1 and report["imported"] == 1
     assert [Path(name).stem for name in report["pictures"]] == ["1-sheet", "2-opened", "3-picked", "4-imported"]

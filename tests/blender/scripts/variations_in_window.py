@@ -40,6 +40,12 @@ def members() -> list[Any]:
     return next(iter(session().groups().values()), [])
 
 
+def number_of_pick() -> int:
+    """The picked variation's number in the contact sheet."""
+    ((group, job),) = session().picked.items()
+    return [one.job for one in session().groups()[group]].index(job) + 1
+
+
 def shows_sheet() -> bool:
     """Whether an Image Editor shows the contact sheet."""
     images = [area.spaces.active.image for _, area in editors("IMAGE_EDITOR")]
@@ -70,10 +76,17 @@ def work() -> Iterator[float]:
     yield from point(center(VIEW))
     yield from picture("opened")
 
+    yield from click("dreamwright.pick_in_sheet", upwards=True, across=0.66)
+    area = next(area for _, area in editors("IMAGE_EDITOR"))
+    region = next(region for region in area.regions if region.type == "WINDOW")
+    corner = region.view2d.view_to_region(0.75, 0.75)  # the tile at the top right
+    yield from press("LEFTMOUSE", ui_driver.Spot(region.x + corner[0], region.y + corner[1]))
+    yield from until(lambda: bool(session().picked), "the pick by a click")
+    report["clicked"] = number_of_pick()
+
     yield from click("dreamwright.pick_variation", upwards=True, across=0.2)  # the lower row begins with the third
-    yield from until(lambda: bool(session().picked), "the pick")
-    (group, job), *_ = session().picked.items()
-    report["picked"] = [one.job for one in session().groups()[group]].index(job) + 1
+    yield from until(lambda: number_of_pick() != report["clicked"], "the pick")
+    report["picked"] = number_of_pick()
     for _ in range(30):  # the sheet follows some moments later
         yield MOMENT
     yield from point(center(VIEW))
