@@ -67,9 +67,7 @@ class FinishConfig:
     screen_height: int = setting(1080, (64, 16384), unit="pixels", help="Height of the screen that this refers to.")
     hulls: int = setting(8, (1, 64), help="Largest number of convex collision hulls.")
     hull_vertices: int = setting(64, (8, 255), help="Largest number of vertices of a hull.")
-    concavity: float = setting(
-        0.05, (0.01, 1), help="Concavity, as CoACD defines it, above which a part is cut in two."
-    )
+    concavity: float = setting(0.1, (0.01, 1), help="Concavity, as CoACD defines it, above which a part is cut in two.")
     pivot: Literal["base", "center", "keep"] = setting(
         "base", help="Where the origin goes: middle of the base, middle of the bounding box, or where it is."
     )

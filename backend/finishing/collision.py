@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from scipy.spatial import ConvexHull
 
 from ..geometry.topology import FloatArray, Surface, diagonal
 from .asset import Hull
+from .convex_parts import LIMIT_S, convex_parts
 
 THICKNESS = 0.01  # of the diagonal, given to a flat mesh so that its hull has a volume
 MARGIN = 1e-9  # of the diagonal, by which a vertex may lie outside of a hull
@@ -20,20 +23,36 @@ def is_flat(surface: Surface) -> bool:
     return bool(np.linalg.svd(local, compute_uv=False)[-1] / np.sqrt(len(local)) <= 1e-6 * diagonal(surface))
 
 
-def convex_hulls(surface: Surface, points: FloatArray, count: int, vertices: int, concavity: float) -> tuple[Hull, ...]:
+def convex_hulls(
+    surface: Surface,
+    points: FloatArray,
+    count: int,
+    vertices: int,
+    concavity: float,
+    should_stop: Callable[[], bool] = lambda: False,
+    limit_s: float = LIMIT_S,
+) -> tuple[tuple[Hull, ...], str]:
     """At most `count` hulls of a surface that together hold its vertices and points (m, 3), the largest first.
 
-    surface: of a few thousand triangles. vertices: most of each hull. A hull with fewer corners than its part cuts some
-    of it off, and is then scaled about its middle until nothing is left out. A flat surface gets one thin slab. Runs
-    for seconds and cannot be interrupted.
+    surface: of a few hundred triangles. vertices: most of each hull. A hull with fewer corners than its part cuts some
+    of it off, and is then scaled about its middle until nothing is left out. A flat surface gets one thin slab. Returns
+    a warning too, "" for none: where the search takes longer than `limit_s`, all is one hull. Raises StoppedError.
     """
     points = np.concatenate([surface.vertices, points])
     surface = Surface(np.asarray(surface.vertices, np.float64), np.asarray(surface.faces, np.int64))
     if is_flat(surface):
-        return (_slab(points, diagonal(surface)),)
-    hulls = [few_cornered_hull(part, vertices) for part in _parts(surface, count, concavity) if len(part) >= 4]
+        return (_slab(points, diagonal(surface)),), "the mesh is flat: its collision is a slab of 1% of its diagonal"
+    parts = convex_parts(surface, count, concavity, should_stop, limit_s) if count > 1 else [points]
+    warning = ""
+    if parts is None:
+        parts = [points]
+        warning = (
+            f"the search for convex parts took longer than {limit_s:g} s: the collision is one hull; give a larger "
+            "finish.concavity"
+        )
+    hulls = [few_cornered_hull(part, vertices) for part in parts if len(part) >= 4]
     hulls = _grown(hulls, points, MARGIN * diagonal(surface))
-    return tuple(sorted(hulls, key=lambda hull: -ConvexHull(hull.vertices).volume))
+    return tuple(sorted(hulls, key=lambda hull: -ConvexHull(hull.vertices).volume)), warning
 
 
 def hull_of(points: FloatArray) -> Hull:
@@ -68,18 +87,6 @@ def outside(hull: Hull, points: FloatArray) -> FloatArray:
     """(m,) largest signed distance of points (m, 3) from the planes of a hull; positive outside."""
     equations = ConvexHull(hull.vertices).equations
     return (np.asarray(points) @ equations[:, :3].T + equations[:, 3]).max(axis=1)
-
-
-def _parts(surface: Surface, count: int, concavity: float) -> list[FloatArray]:
-    """Corners (m, 3) of the hulls that CoACD finds."""
-    import coacd
-
-    coacd.set_log_level("error")
-    low = surface.vertices.min(axis=0)
-    size = float(np.ptp(surface.vertices, axis=0).max())
-    mesh = coacd.Mesh((surface.vertices - low) / size, surface.faces.astype(np.int32))
-    found = coacd.run_coacd(mesh, threshold=concavity, max_convex_hull=count, seed=0)
-    return [low + size * np.asarray(points, np.float64) for points, _ in found]
 
 
 def _grown(hulls: list[Hull], points: FloatArray, margin: float) -> list[Hull]:

@@ -17,7 +17,7 @@ from .asset import Asset, DenseMesh, Hull, Level
 from .bake import Baker, bake
 from .bake_error import normal_map_error
 from .budget import reduce_to_budget
-from .collision import convex_hulls, is_flat
+from .collision import convex_hulls
 from .even import even_triangles
 from .figures import ShapeError, shape_error, texel_density
 from .lod import bounding_diameter, falling, level_budgets, screen_size
@@ -26,7 +26,7 @@ from .surface_search import SurfaceSearch
 from .tangents import with_tangents
 
 SMALLEST_TEXTURE = 64  # texels a side, of the coarsest level
-COLLISION_TRIANGLES = 3000  # of the level that the hulls are made of, where there is one so coarse
+COLLISION_TRIANGLES = 500  # of the mesh that the convex parts are looked for in
 # Shares of the time that the steps of the preset `game` take, for the progress.
 COST = {"pivot": 1, "remesh": 12, "uv": 8, "bake": 30, "lod": 34, "collision": 15}
 
@@ -110,12 +110,12 @@ class Finishing:
         if "collision" in self._steps:
             yield StepStarted("collision", self._done)
             self._check_stop()
-            coarse = next((one for one in levels if len(one.surface.faces) <= COLLISION_TRIANGLES), levels[-1])
-            if is_flat(level.surface):
-                self._warnings.append("the mesh is flat: its collision is a slab of 1% of its diagonal")
-            hulls = convex_hulls(
-                coarse.surface, level.surface.vertices, config.hulls, config.hull_vertices, config.concavity
+            finest = level.surface
+            coarse, _ = reduce_to_budget(finest, COLLISION_TRIANGLES, 1.0, finest, SurfaceSearch(finest))
+            hulls, warning = convex_hulls(
+                coarse, finest.vertices, config.hulls, config.hull_vertices, config.concavity, self._should_stop
             )
+            self._warnings += [warning] if warning else []
             counts = [len(hull.vertices) for hull in hulls]
             yield from self._end("collision", {"hulls": len(hulls), "most_vertices": max(counts)})
         sizes = falling([one.screen_size for one in levels])

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from scipy.spatial import ConvexHull
 
+from dreamwright.backend.errors import StoppedError
 from dreamwright.backend.finishing.asset import Hull
 from dreamwright.backend.finishing.collision import convex_hulls, few_cornered_hull, hull_of, outside
 from dreamwright.backend.geometry.topology import Surface, is_watertight, signed_volume
@@ -30,7 +31,8 @@ def test_hulls_of_an_angle_hold_it_and_leave_its_notch() -> None:
     faces = np.concatenate([cap[:, ::-1], cap + 6, np.stack([a, b, b + 6], 1), np.stack([a, b + 6, a + 6], 1)])
     surface = Surface(vertices, faces)
     assert signed_volume(surface) == pytest.approx(3.0)
-    hulls = convex_hulls(surface, vertices, 4, 32, 0.05)
+    hulls, warning = convex_hulls(surface, vertices, 4, 32, 0.05)
+    assert not warning
     for hull in hulls:
         check(hull)
         assert len(hull.vertices) <= 32
@@ -42,7 +44,7 @@ def test_hulls_of_an_angle_hold_it_and_leave_its_notch() -> None:
 
 def test_hull_of_a_cube_is_the_cube() -> None:
     vertices, faces = cube(1.0)
-    (hull,) = convex_hulls(Surface(vertices, faces), vertices, 4, 16, 0.05)
+    (hull,), _ = convex_hulls(Surface(vertices, faces), vertices, 1, 16, 0.05)
     check(hull)
     assert ConvexHull(hull.vertices).volume == pytest.approx(1.0, rel=1e-6)  # CoACD works in float32 units
 
@@ -50,7 +52,8 @@ def test_hull_of_a_cube_is_the_cube() -> None:
 def test_flat_mesh_gets_a_thin_slab() -> None:
     """1% of the diagonal thick: 0.01 sqrt(2) times the area 1."""
     vertices, faces = grid(4)
-    (hull,) = convex_hulls(Surface(vertices, faces), vertices, 8, 32, 0.05)
+    (hull,), warning = convex_hulls(Surface(vertices, faces), vertices, 8, 32, 0.05)
+    assert "is flat" in warning
     check(hull)
     assert ConvexHull(hull.vertices).volume == pytest.approx(0.01 * np.sqrt(2), rel=1e-9)
     assert outside(hull, vertices).max() < 1e-12
@@ -64,3 +67,13 @@ def test_few_corners_are_spread() -> None:
     assert len(hull.vertices) == 32
     assert ConvexHull(hull.vertices).volume > 0.75 * ConvexHull(points).volume
     check(hull_of(points))
+
+
+def test_search_is_given_up_and_stopped() -> None:
+    """With no time at all the collision is one hull, and says so; a stop ends the child."""
+    points, faces = icosphere(2, 1.0)
+    (hull,), warning = convex_hulls(Surface(points, faces), points, 4, 32, 0.05, limit_s=0.0)
+    check(hull)
+    assert "one hull" in warning and outside(hull, points).max() < 1e-9
+    with pytest.raises(StoppedError):
+        convex_hulls(Surface(points, faces), points, 4, 32, 0.05, lambda: True)
