@@ -111,6 +111,15 @@ class SurfaceConfig:
         duration=False,
         help="Initial step size of the texels, where there is a texture (mesh.texture), beside that of colors.",
     )
+    texture_smoothing: int = setting(
+        2,
+        (0, 64),
+        duration=False,
+        help=(
+            "Rounds in which changes of texels are averaged with those of their neighbors. 0: single texels keep the "
+            "noise of single steps."
+        ),
+    )
     resolution: int = setting(
         0,
         (8, 512),

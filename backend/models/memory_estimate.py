@@ -15,7 +15,7 @@ for each image, measured on the CPU with torch 2.13 (`tests/unit/test_memory.py`
     field       weight, gradient and optimizer state of each parameter; voxels 24 numbers a cell besides, the hash grid
                 another gradient of its table
     rasterizer  320 bytes a pixel, each of a supersampled one, and 300 a face of each view
-    mesh        600 bytes a vertex, 75 a texel
+    mesh        600 bytes a vertex, 140 a texel
 
 with C_i channels and h_i pixels a side of level i. The estimate is within a factor of two of the measured peak.
 """
@@ -32,7 +32,7 @@ from ..config.parsing import apply_settings
 from ..config.schema import Config
 from ..config.usage import memory_settings, resumable_memory_settings
 from ..errors import ConfigError, InsufficientMemoryError
-from ..rendering.renderer_choice import is_compiled
+from ..fields.dense_grids import is_compiled
 from .activation_numbers import graph_numbers, network_numbers, vae_work
 from .lora_targets import camera_numbers, lora_numbers
 from .parameter_counts import largest_tensor, resident_numbers, weight_bytes

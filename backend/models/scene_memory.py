@@ -15,9 +15,8 @@ CELL_FLOATS = 24  # of the voxel field's dense grid
 HASH_BYTES = 8  # of the hash grid, times features and levels: a feature and its gradient
 PIXEL_BYTES, FACE_BYTES = 320, 300  # of a rasterized pixel, supersampled ones each; of a face in each view
 VERTEX_BYTES = 600  # of a mesh: positions, colors, their optimizer, and the factors of two sparse matrices
-TEXEL_BYTES = (
-    75  # of a texture, three fifths of it own texels: image and gradient; base, offsets, gradient, two moments
-)
+# Of a texture: image, its smoothing and gradient; of own texels, three fifths, base, offsets, gradient, moments.
+TEXEL_BYTES = 140
 
 
 def views_together(config: Config, progress: float) -> int:

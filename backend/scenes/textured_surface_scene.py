@@ -66,7 +66,12 @@ class TexturedSurfaceScene(SurfaceScene):
 
     def values(self) -> tuple[Tensor, ...]:
         """See `MeshScene.values`; the texture's image (s, s, 3) in addition."""
-        return (*super().values(), self.texels.image(self.texels.base + self.texel_offsets))
+        return (*super().values(), self.texels.image(self.texel_colors()))
+
+    def texel_colors(self) -> Tensor:
+        """(m, 3) own texels without the vertices' tints, display sRGB."""
+        rounds = self.config.surface.texture_smoothing
+        return self.texels.base + self.texels.smoothed(self.texel_offsets, rounds)
 
     def _optimizer_step(self) -> None:
         super()._optimizer_step()
@@ -93,7 +98,7 @@ class TexturedSurfaceScene(SurfaceScene):
         """The texture as it is, with the vertices' tints in it."""
         tints = self.color_changes().cpu().double().numpy()
         own = torch.from_numpy(self.texels.at_vertices(tints, self.input_mesh.faces)).to(self.texels.base)
-        return self.texels.texture(self.texels.base + self.texel_offsets + own)
+        return self.texels.texture(self.texel_colors() + own)
 
     def to_mesh(
         self, progress: Callable[[float], None] = lambda share: None, should_stop: Callable[[], bool] = lambda: False

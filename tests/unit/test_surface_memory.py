@@ -108,9 +108,9 @@ def test_a_run_needs_what_its_larger_stage_needs(folders: dict[str, Path]) -> No
     second, first = total(), total("surface.steps=0")
     large = ("render.samples=512", "render.resolution=128")
     assert second > first and total(*large) == total(*large, "surface.steps=0") > second
-    # A pixel adds 320 bytes, a texel 75, and the field's 64-pixel views are no part of it.
+    # A pixel adds 320 bytes, a texel 140, and the field's 64-pixel views are no part of it.
     assert total() - total("surface.resolution=256") == 320 * (512**2 - 256**2)
-    assert total("mesh.texture=2048") - total() == 75 * (2048**2 - 1024**2)
+    assert total("mesh.texture=2048") - total() == 140 * (2048**2 - 1024**2)
     assert total("render.resolution=48") == total()
 
 

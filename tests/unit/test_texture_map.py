@@ -213,6 +213,34 @@ def test_a_gradient_reaches_across_a_seam() -> None:
     assert reached >= 0.5 * len(ends) > 2  # a border that runs through texel centers reads nothing beyond them
 
 
+def test_smoothing_keeps_constants_and_removes_what_alternates() -> None:
+    """By hand: (1 2 1) / 4 of a constant is the constant, also across seams; of +1 -1 +1 it is 0 in one round.
+
+    A single texel far from borders becomes the product of (1 2 1) / 4 with itself: 1/4 of it stays.
+    """
+    vertices, faces = MESHES["cube"]
+    texels = TexelColors(
+        Surface(vertices, faces), Texture(np.zeros((SIZE, SIZE, 3), np.uint8), unwrap(vertices, faces, SIZE))
+    )
+    pixel = torch.from_numpy(texels.layout.own.pixel)
+    row, column = pixel // SIZE, pixel % SIZE
+    constant = torch.full((len(pixel), 3), 0.7, dtype=torch.float64)
+    assert torch.allclose(texels.smoothed(constant, 3), constant, rtol=0, atol=1e-6)
+    own = torch.zeros(SIZE, SIZE).bool()
+    own.view(-1)[pixel] = True
+    inner = torch.nn.functional.max_pool2d(1.0 - own[None, None].float(), 5, 1, 2)[0, 0].view(-1)[pixel] == 0
+    inner &= (torch.minimum(row, column) > 2) & (torch.maximum(row, column) < SIZE - 3)
+    checks = (1.0 - 2.0 * ((row + column) % 2)).double()[:, None].expand(-1, 3)
+    assert inner.sum() > 1000 and float(texels.smoothed(checks, 1)[inner].abs().max()) < 1e-12
+    single, chosen = torch.zeros_like(constant), int(inner.nonzero()[0])
+    single[chosen] = 1.0
+    spread = texels.smoothed(single, 1)
+    assert spread[chosen, 0] == pytest.approx(0.25, abs=1e-12) and float(spread[:, 0].sum()) == pytest.approx(
+        1, abs=1e-9
+    )
+    assert torch.equal(texels.smoothed(single, 0), single)
+
+
 def test_vertex_colors_are_the_textures() -> None:
     """Of `waves`, within the change over a texel (0.036) and 8 bits, at vertices inside of charts and on seams."""
     vertices, faces = MESHES["ball"]

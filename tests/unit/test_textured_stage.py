@@ -74,6 +74,7 @@ def test_texels_and_tints_both_change_and_stay_colors(whole: tuple[Trainer, list
     run, events = whole
     surface = surface_of(run)
     texels = (surface.texels.base + surface.texel_offsets).detach()
+    assert not torch.equal(surface.texel_colors().detach(), texels), "changes are smoothed"
     assert float(surface.texel_offsets.detach().abs().max()) > 0.01 and float(surface.tints().max()) > 0
     assert float(texels.min()) >= 0 and float(texels.max()) <= 1
     assert "bending" in [event.scalars for event in events if isinstance(event, StepCompleted)][-1]
@@ -128,15 +129,18 @@ def test_a_run_that_asks_for_no_texture_any_more_has_its_colors(whole: tuple[Tra
 
 
 def test_views_at_once_changes_rounding_only() -> None:
-    """float32 sums over views in another order: 1e-6 of gradients, which Adam's first steps turn into 1e-4 of rates."""
-    runs = []
+    """Two views together or one by one, from one field and therefore on one mesh.
+
+    float32 sums over the views in another order: 1e-6 of the largest gradient, which the step size divides by.
+    """
+    settings = ("run.views_per_step=2", "surface.steps=2")
+    first = staged_run(textured_config(*settings), known_ball(), should_stop=lambda: first.step >= FIELD_STEPS)
+    field, found = checkpoints(list(first))[FIELD_STEPS], []
     for at_once in (0, 1):
-        run = staged_run(
-            textured_config("run.views_per_step=2", f"run.views_at_once={at_once}", "surface.steps=2"), known_ball()
-        )
+        run = staged_run(textured_config(*settings, f"run.views_at_once={at_once}"), known_ball(), resume=field)
         list(run)
-        runs.append(surface_of(run).texel_offsets.detach())
-    assert torch.allclose(runs[0], runs[1], rtol=0, atol=2e-3) and float(runs[0].abs().max()) > 0.01
+        found.append(surface_of(run).texel_offsets.detach())
+    assert torch.allclose(found[0], found[1], rtol=0, atol=1e-4) and float(found[0].abs().max()) > 0.01
 
 
 @pytest.mark.parametrize("damage", ["corners", "uv", "cut texels", "other corners"])
