@@ -17,7 +17,7 @@ from ..errors import RunError, StoppedError
 from ..geometry.topology import FloatArray, Surface
 from ..io.child_process import close_stdin, start_child
 
-LIMIT_S = 60.0  # after which the search is given up
+LIMIT_S = 180.0  # after which the search is given up; it takes seconds on an idle machine
 POLL_S = 0.1
 # A tenth of CoACD's default time; its parts are as many and nearly as tight on coarse meshes.
 SEARCH = {"mcts_nodes": 8, "mcts_iterations": 20, "mcts_max_depth": 1, "resolution": 300}
