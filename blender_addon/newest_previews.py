@@ -11,7 +11,7 @@ import numpy as np
 
 from .preview_history import decode_frame
 from .shared.errors import ProtocolError, RequestTimeout
-from .shared.messages import GetPreview, JobSummary, PreviewFrame
+from .shared.messages import GetPreview, JobSummary, PreviewFrame, PreviewReply
 
 if TYPE_CHECKING:
     from .shared.client import Client
@@ -100,8 +100,8 @@ class NewestPreviews:
     def _on_reply(self, job: JobSummary) -> Callable[[Any], None]:
         def on_reply(reply: Any) -> None:
             self._in_flight.discard(job.job)
-            if isinstance(reply, PreviewFrame) and reply.job == job.job:
-                self._arrived[job.job] = reply
+            if isinstance(reply, PreviewReply) and reply.frame.job == job.job:
+                self._arrived[job.job] = reply.frame
             elif not isinstance(reply, RequestTimeout):
                 self._missing[job.job] = job.preview_step
 

@@ -62,6 +62,17 @@ class JobSummary:
     preview_step: int = integer(0, LARGEST, 0)  # of its newest preview, which `GetPreview` returns; 0: none
 
 
+@dataclass(frozen=True)
+class PreviewFrame:
+    """A preview image after `step` steps: 8-bit sRGB, rows from the top, zlib-compressed."""
+
+    job: str = text(limits.JOB_CHARACTERS)
+    step: int = integer(0, LARGEST)
+    width: int = integer(1, 4096)
+    height: int = integer(1, 4096)
+    data: bytes = binary(limits.REPLY_BYTES)
+
+
 # --- requests
 
 
@@ -197,7 +208,7 @@ class PreviewAck:
 
 @dataclass(frozen=True)
 class GetPreview:
-    """Ask for a job's newest preview, once. Answered by a `PreviewFrame`."""
+    """Ask for a job's newest preview, once. Answered by a `PreviewReply`."""
 
     job: str = text(limits.JOB_CHARACTERS)
 
@@ -228,6 +239,13 @@ class JobReply:
     """The present state of the job that the request named."""
 
     job: JobSummary = record(JobSummary)
+
+
+@dataclass(frozen=True)
+class PreviewReply:
+    """The newest preview of the job that the request named."""
+
+    frame: PreviewFrame = record(PreviewFrame)
 
 
 @dataclass(frozen=True)
@@ -288,17 +306,6 @@ class JobDeleted:
 
 
 @dataclass(frozen=True)
-class PreviewFrame:
-    """A preview image after `step` steps: 8-bit sRGB, rows from the top, zlib-compressed."""
-
-    job: str = text(limits.JOB_CHARACTERS)
-    step: int = integer(0, LARGEST)
-    width: int = integer(1, 4096)
-    height: int = integer(1, 4096)
-    data: bytes = binary(limits.REPLY_BYTES)
-
-
-@dataclass(frozen=True)
 class ServerShutdown:
     """The server is about to stop, and what happens to the jobs. Sent to new subscribers as well."""
 
@@ -310,7 +317,7 @@ MESSAGES: dict[str, type[Any]] = {
     for kind in (
         Hello, GetCapabilities, GetStatus, SubmitJob, UploadChunk, ListJobs, CancelJob, CancelGroup, DiscardGroup,
         PauseJob, ResumeJob, SetPriority, PinJob, DeleteJob, Subscribe, PreviewAck, GetPreview, FetchChunk,
-        Welcome, Capabilities, ServerStatus, UploadProgress, JobReply, JobList, Chunk, Done, Refusal,
+        Welcome, Capabilities, ServerStatus, UploadProgress, JobReply, PreviewReply, JobList, Chunk, Done, Refusal,
         JobChanged, JobDeleted, PreviewFrame, ServerShutdown,
     )
 }  # fmt: skip

@@ -32,7 +32,7 @@ from dreamwright.shared.messages import (
     PauseJob,
     PinJob,
     PreviewAck,
-    PreviewFrame,
+    PreviewReply,
     ResumeJob,
     SetPriority,
     SubmitJob,
@@ -312,12 +312,12 @@ class Service:
         self.cleanup.delete(record)
         return Done()
 
-    def _preview(self, request: GetPreview, context: RequestContext) -> PreviewFrame:
+    def _preview(self, request: GetPreview, context: RequestContext) -> PreviewReply:
         record = self._visible(request.job, context)
         frame = self._publisher.newest_preview(request.job) or read_preview(self._store.job_folder(request.job))
         if frame is None:
             raise RequestError("not-ready", f"the job is {record.state.value} and has no preview")
-        return frame
+        return PreviewReply(frame)
 
     def _fetch(self, request: FetchChunk, context: RequestContext) -> Chunk:
         record = self._visible(request.job, context)

@@ -177,13 +177,13 @@ def test_previews_are_asked_for_when_newer_few_at_a_time(installed: Path) -> Non
     newest.request(client, jobs, [*jobs, "gone"])
     assert [name for name, _ in client.asked] == ["j1", "j2"], "two in flight"
     frame = messages.PreviewFrame("j1", 1, 1, 1, zlib.compress(b"abc"))
-    client.asked[0][1](frame)
+    client.asked[0][1](messages.PreviewReply(frame))
     client.asked[1][1](addon_module("shared.errors").RequestError("not-ready", "no preview"))
     assert newest.decode_next() == "j1" and newest.decode_next() == "" and set(newest.tiles) == {"j1"}
     newest.request(client, jobs, jobs)
     assert [name for name, _ in client.asked[2:]] == ["j3", "j4"], "neither again: one is newest, one is not there"
     jobs["j1"] = job("j1", preview_step=2)
-    client.asked[2][1](replace(frame, job="j3", step=3))
+    client.asked[2][1](messages.PreviewReply(replace(frame, job="j3", step=3)))
     newest.request(client, jobs, jobs)
     assert len(client.asked) == 4, "the same job at most once a second"
     now[0] = module.INTERVAL_S

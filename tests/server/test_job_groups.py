@@ -188,7 +188,7 @@ def test_newest_preview_is_told_and_returned(in_memory_server: InMemoryServer) -
     for step in (3, 7):
         show(in_memory_server, job, step)
     assert in_memory_server.job(job).preview_step == 7
-    assert in_memory_server.request(GetPreview(job)) == frame(job, 7)
+    assert in_memory_server.request(GetPreview(job)).frame == frame(job, 7)
     assert in_memory_server.refusal(GetPreview(job), "bob").code == "no-such-job"
 
 
@@ -200,7 +200,7 @@ def test_preview_in_the_folder_outlives_the_server(in_memory_server: InMemorySer
     in_memory_server.finish(job)
     in_memory_server.kill()
     in_memory_server.open()
-    assert in_memory_server.job(job).preview_step == 7 and in_memory_server.request(GetPreview(job)) == frame(job)
+    assert in_memory_server.job(job).preview_step == 7 and in_memory_server.request(GetPreview(job)).frame == frame(job)
     record = in_memory_server.store.records[job]
     own = (in_memory_server.store.job_folder(job) / PREVIEW_FILE).stat().st_size
     assert in_memory_server.service.cleanup.retained_bytes(record) == record.summary.mesh_bytes + own

@@ -38,6 +38,7 @@ from dreamwright.shared.messages import (
     PinJob,
     PreviewAck,
     PreviewFrame,
+    PreviewReply,
     Refusal,
     ResumeJob,
     SetPriority,
@@ -189,7 +190,7 @@ class FakeServer(FakeJobs):
         if isinstance(request, GetPreview):
             if not job.preview_step:
                 return Refusal("not-ready", "there is no preview")
-            return self.frame_of(job.job, job.preview_step)
+            return PreviewReply(self.frame_of(job.job, job.preview_step))
         if isinstance(request, DeleteJob):
             if job.state not in ENDED:
                 return Refusal("not-now", "the job has not ended")

@@ -45,7 +45,7 @@ def check_place(request: SubmitJob, members: Iterable[JobRecord]) -> None:
 class JobGroups:
     """The groups of a store. `cancel` stops one job, as `Dispatcher.cancel` does.
 
-    To discard a job is to mark it, on disk, and then to stop and delete it in `step`, also after a restart of the server.
+    To discard a job is to mark it, on disk, and then to stop and delete it in `step`, also when the server restarts.
     """
 
     def __init__(
