@@ -62,7 +62,7 @@ EXAMPLES: tuple[Any, ...] = (
     messages.CancelGroup("g"), messages.DiscardGroup("g", "j"), PauseJob("j"),
     ResumeJob("j"), messages.SetPriority("j", -3), messages.PinJob("j", True), messages.DeleteJob("j"),
     Subscribe("j"), PreviewAck(2), FetchChunk("j", "mesh", 0, 10), messages.GetPreview("j"),
-    Welcome("s", "e"), OFFER, JobReply(JOB),     messages.PreviewReply(PreviewFrame("j", 3, 1, 1, b"zz")),
+    Welcome("s", "e"), OFFER, JobReply(JOB), messages.PreviewReply(PreviewFrame("j", 3, 1, 1, b"zz")),
     JobList((JOB, JOB), 9), Chunk(0, b"\0\xff", 2, "ab"), messages.Done(),
     Refusal("internal", "no"), JobChanged(1, JOB), JobDeleted(2, "j"), PreviewFrame("j", 3, 1, 1, b"zz"),
     messages.UploadChunk("ab" * 32, 9, 3, b"\0\xff"), messages.UploadProgress(5),
