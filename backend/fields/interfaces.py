@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..config.schema import OptimizerConfig
+from .dense_grids import DenseGrids
 
 
 @dataclass(frozen=True)
@@ -19,20 +20,6 @@ class FieldSample:
     tau: Tensor
     rho: Tensor
     normal: Tensor | None
-
-
-@dataclass(frozen=True)
-class DenseGrids:
-    """A field as two grids over the cube around the bounding sphere, vertices on its faces, axes (z, y, x).
-
-    raw (1, 1, R, R, R): tau = scale * act(raw), in 1 / scene unit, where act is interpolated raw's `activation`.
-    appearance (1, 3 or 6, R, R, R): rho before the sigmoid, then the outward normals of any length.
-    """
-
-    raw: Tensor
-    appearance: Tensor
-    activation: Literal["exp", "softplus"]
-    scale: float
 
 
 class Field(nn.Module):

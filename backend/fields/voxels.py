@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..config.schema import FieldConfig, OptimizerConfig
+from .dense_grids import DenseGrids
 from .density import activate_density, biased_density, density_bias, normal_potential
-from .interfaces import DenseGrids, Field, FieldSample
+from .interfaces import Field, FieldSample
 
 
 def interpolation_matrix(size: int, larger: int) -> Tensor:

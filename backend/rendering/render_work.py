@@ -29,7 +29,7 @@ FIELD_CHANNELS = 4  # density and albedo
 def field_work(config: Config, views: int, resolution: int, with_normals: bool, compiled: bool = False) -> Work:
     """A step of a field beside the guidance: rays of `views` images, their gradient and the optimizer's step.
 
-    compiled: whether the loops of `renderer_choice.is_compiled` render it.
+    compiled: whether the loops of `fields.dense_grids.is_compiled` render it.
     """
     field = config.field
     samples = views * resolution**2 * config.render.samples

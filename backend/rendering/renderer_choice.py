@@ -7,24 +7,9 @@ import torch
 
 from ..config.schema import FieldConfig, RenderConfig
 from ..errors import ConfigError
+from ..fields.dense_grids import compiled_fault, is_compiled
 from .marching import MARCHERS, choose_marching
 from .renderer import Renderer
-
-
-def compiled_fault(field: FieldConfig, device: torch.device) -> str:
-    """Why the compiled loops cannot render this field on this device; "" when they can."""
-    if device.type != "cpu":
-        return "the run is not on the CPU"
-    if field.kind != "voxels":
-        return f"field.kind is {field.kind}, and they are for voxels"
-    if field.density_bias_on != "raw":
-        return f"field.density_bias_on is {field.density_bias_on}, and they know raw only"
-    return ""
-
-
-def is_compiled(render: RenderConfig, field: FieldConfig, device: torch.device | str) -> bool:
-    """Whether `build_renderer` gives the compiled loops."""
-    return render.marching in ("auto", "compiled") and not compiled_fault(field, torch.device(device))
 
 
 def build_renderer(render: RenderConfig, field: FieldConfig, device: torch.device | str) -> tuple[Renderer, str]:

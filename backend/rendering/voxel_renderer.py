@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ..config.schema import RenderConfig
-from ..fields.interfaces import DenseGrids, Field
+from ..fields.dense_grids import DenseGrids
+from ..fields.interfaces import Field
 from . import voxel_kernels as kernels
 from .renderer import Lighting, RayBatch, RaySums, Renderer
 from .sampling import sphere_interval

@@ -15,13 +15,13 @@ import torch
 from dreamwright.shared.durations import time_range_text
 
 from ..config.schema import METHOD_GUIDANCE, Config
+from ..fields.dense_grids import is_compiled
 from ..guidance.denoisers.base import square_size
 from ..guidance.network_work import encoder_work, image_tower_work, network_work, views_together
 from ..models.clip_files import CONFIG
 from ..models.json_files import read_object
 from ..models.local import resolve_model
 from ..models.pipeline_folder import PipelineFolder, open_pipeline
-from ..rendering.renderer_choice import is_compiled
 from ..runtime.device_speed import DeviceSpeed, device_speed
 from ..runtime.operation_count import Work
 from .job import Job

@@ -66,7 +66,7 @@ MAY_IMPORT = {
     "scenes": LEAVES
     | {"cameras", "fields", "geometry", "guidance", "mesh_rendering", "optimizers", "rendering", "runtime", "text"},
     "training": LEAVES
-    | {"cameras", "geometry", "guidance", "mesh_rendering", "models", "rendering", "runtime", "scenes", "text"},
+    | {"cameras", "fields", "geometry", "guidance", "mesh_rendering", "models", "rendering", "runtime", "scenes", "text"},
 }
 
 

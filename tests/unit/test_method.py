@@ -56,7 +56,7 @@ def listed(heading: str) -> list[str]:
 
 def test_listed_settings_convert_between_presets() -> None:
     draft, standard, fine = (listed(f"Differences of `{name}`") for name in ("draft", "standard", "fine"))
-    assert len(draft) > 40 and len(standard) == 5 and len(fine) == 3
+    assert len(draft) > 40 and len(standard) == 7 and len(fine) == 3
     assert apply_settings(PAPER, draft) == DRAFT
     assert apply_settings(DRAFT, standard) == STANDARD
     assert apply_settings(STANDARD, fine) == FINE
