@@ -66,7 +66,8 @@ MAY_IMPORT = {
     "scenes": LEAVES
     | {"cameras", "fields", "geometry", "guidance", "mesh_rendering", "optimizers", "rendering", "runtime", "text"},
     "training": LEAVES
-    | {"cameras", "fields", "geometry", "guidance", "mesh_rendering", "models", "rendering", "runtime", "scenes", "text"},
+    | {"cameras", "fields", "geometry", "guidance", "mesh_rendering", "models", "rendering"}
+    | {"runtime", "scenes", "text"},
 }
 
 
