@@ -11,6 +11,8 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -27,7 +29,7 @@ from tests.testing.ball_runner import BallRunner
 from tests.testing.tiny_model import QUICK, save_tiny_model
 
 ROOT = Path(__file__).resolve().parents[2]
-WAIT_S = 200.0  # limit for waits on another process; reached only on failure
+WAIT_S = 400.0  # limit for waits on another process; reached only on failure
 TABLE = """prompt,name,seed,tags,catalog
 a red mushroom,Toadstool,0,plant;red,Garden/Plants
 a blue mug,,1,,Kitchen
@@ -195,13 +197,20 @@ def test_lists_and_libraries_that_cannot_be_used(tmp_path: Path, capsys: pytest.
     assert batch(listed, library) == 2 and "is no record of a library" in last_error(capsys)
 
 
-def start(listed: Path, library: Path, model: Path) -> subprocess.Popen[bytes]:
+@contextmanager
+def started(listed: Path, library: Path, model: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A batch in a process of its own, which ends with the block at the latest."""
     settings = [part for setting in (*QUICK, "run.steps=2000", "mesh.threshold=1.0") for part in ("--set", setting)]
     command = [sys.executable, "-m", "dreamwright.backend.cli.main", "batch", str(listed), "--library", str(library)]
     with (library.parent / "errors.txt").open("ab") as errors:
-        return subprocess.Popen(
-            [*command, "--model", str(model), "--device", "cpu", *settings], stdout=errors, stderr=errors, cwd=ROOT,
-        )  # fmt: skip
+        process = subprocess.Popen(
+            [*command, "--model", str(model), "--device", "cpu", *settings], stdout=errors, stderr=errors, cwd=ROOT
+        )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
 
 
 def jobs_of(library: Path) -> dict[str, dict[str, object]]:
@@ -220,6 +229,7 @@ def wait_for(condition: object, process: subprocess.Popen[bytes]) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # on a busy machine each start of a process takes a minute
 def test_kill_and_interrupt_lose_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A real worker: after a kill its job goes on from a checkpoint, and Ctrl-C ends it after a step with another."""
     model, library = save_tiny_model(tmp_path / "model"), tmp_path / "library"
@@ -232,15 +242,13 @@ def test_kill_and_interrupt_lose_nothing(tmp_path: Path, capsys: pytest.CaptureF
         log = (library / JOBS / "logs" / "worker-cpu.log").read_text()
         return [int(step) for step in re.findall("attempt begins .* step=([0-9]+)", log)]
 
-    killed = start(listed, library, model)
-    wait_for(has_checkpoint, killed)
-    assert batch(listed, library) == 2 and "another batch works" in last_error(capsys), "while it runs"
-    killed.send_signal(signal.SIGKILL)
-    killed.wait()
-    stopped = start(listed, library, model)
-    wait_for(lambda: len(steps_at_begin()) == 2, stopped)
-    stopped.send_signal(signal.SIGINT)
-    assert stopped.wait(WAIT_S) == 130
+    with started(listed, library, model) as killed:
+        wait_for(has_checkpoint, killed)
+        assert batch(listed, library) == 2 and "another batch works" in last_error(capsys), "while it runs"
+    with started(listed, library, model) as stopped:
+        wait_for(lambda: len(steps_at_begin()) == 2, stopped)
+        stopped.send_signal(signal.SIGINT)
+        assert stopped.wait(WAIT_S) == 130
     assert "the same command continues" in (tmp_path / "errors.txt").read_text()
     first, second = steps_at_begin()
     assert first == 0 < second
