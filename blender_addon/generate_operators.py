@@ -39,6 +39,11 @@ class DREAMWRIGHT_OT_generate(bpy.types.Operator):
         """Only while connected."""
         return checks.allow(cls, checks.offline_fault())
 
+    @classmethod
+    def description(cls, context: Any, properties: Any) -> str:
+        """The button of the next seed says so."""
+        return "Generate with the next seed, for another prop" if properties.again else cls.bl_description
+
     def execute(self, context: Any) -> set[str]:
         """Submit a job with the panel's settings."""
         mine = addon_state.properties()

@@ -137,10 +137,11 @@ class DREAMWRIGHT_PT_prompt(SidebarPanel, bpy.types.Panel):
         row = column.row(align=True)
         row.scale_y = 1.4
         row.operator("dreamwright.generate", icon="OUTLINER_OB_LIGHT")
-        count = row.row(align=True)  # in the same row: another would push the preview out of a small window
+        # In the same row: others would push the preview out of a small window.
+        count = row.row(align=True)
         count.use_property_split, count.scale_x = False, 0.6
         count.prop(addon_state.properties(), "variations", text="")
-        column.operator("dreamwright.generate", text="Generate with Next Seed", icon="FILE_REFRESH").again = True
+        row.operator("dreamwright.generate", text="", icon="FILE_REFRESH").again = True
         row = column.row(align=True)
         if refine_operators.selected_mesh(context) is None:
             row.operator("dreamwright.generate_again", icon="RECOVER_LAST")
