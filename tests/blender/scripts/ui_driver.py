@@ -149,6 +149,8 @@ def find(
         bpy.context.window_manager.clipboard = "nothing"
         held = {"ctrl": True} | ({"alt": True, "shift": True} if as_property else {})
         # All at once, as Blender then draws once: a sidebar has many places.
+        # Twice: the first move leaves the button of the place before, and only the second enters the one at this place.
+        send("MOUSEMOVE", "NOTHING", Spot(at.x - 1, at.y, at.window))
         send("MOUSEMOVE", "NOTHING", at)
         send("C", "PRESS", at, **held)
         send("C", "RELEASE", at, **held)
