@@ -3,8 +3,8 @@
 
     python benchmarks/contact_sheet_tick.py [--blenders bpy-4.5.15 blender-3.4.1]
 
-Each of the eight has a step and a new preview four times a second. Blender as a module has no window: its ticks are called at the
-intervals of its timers, and no icons are drawn.
+Each of the eight has a step and a new preview four times a second. Blender as a module has no window: its ticks are
+called at the intervals of its timers, and no icons are drawn.
 """
 
 from __future__ import annotations

@@ -36,9 +36,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 def test_every_module_is_in_the_wheel(files: list[str]) -> None:
     modules = {
-        f"dreamwright/{path.relative_to(ROOT).as_posix()}"
-        for top in MODULES
-        for path in (ROOT / top).rglob("*.py")
+        f"dreamwright/{path.relative_to(ROOT).as_posix()}" for top in MODULES for path in (ROOT / top).rglob("*.py")
     }
     assert {name for name in files if name.endswith(".py")} == modules
 
