@@ -193,9 +193,9 @@ class DREAMWRIGHT_PT_jobs(SidebarPanel, bpy.types.Panel):
         row.scale_y = 1.3
         row.operator("dreamwright.import_mesh", icon="IMPORT")
         if has_ended:
-            row.operator("dreamwright.finetune_job", text="", icon=compat.icon("GREASEPENCIL", "TEXT"))
             if addon_state.active_group() == "":  # its button is drawn above for variations
                 row.operator("dreamwright.more_like_this", text="", icon="DUPLICATE")
+            row.operator("dreamwright.finetune_job", text="", icon=compat.icon("GREASEPENCIL", "TEXT"))
         row = layout.row(align=True)
         parent = session.jobs.get(job.parent_job)
         row.label(text=labels.details_text(job, parent.prompt if parent else ""))
