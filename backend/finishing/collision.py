@@ -47,7 +47,7 @@ def convex_hulls(
     if parts is None:
         parts = [points]
         warning = (
-            f"the search for convex parts took longer than {limit_s:g} s: the collision is one hull; give a larger "
+            f"the search for convex parts took longer than {limit_s} s: the collision is one hull; give a larger "
             "finish.concavity"
         )
     hulls = [few_cornered_hull(part, vertices) for part in parts if len(part) >= 4]

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from dreamwright.shared.numbers import number_text
+
 from ..config.finish_settings import STEPS, FinishConfig
 from ..errors import StoppedError
 from ..geometry.topology import Surface, diagonal, is_watertight, signed_volume, vertex_normals
@@ -159,7 +161,7 @@ class Finishing:
             if len(surface.faces) > triangles:
                 self._warnings.append(
                     f"{len(surface.faces)} triangles instead of {triangles}: fewer do not hold the shape within "
-                    f"{100 * config.deviation:g}% of the diagonal"
+                    f"{number_text(100 * config.deviation)}% of the diagonal"
                 )
             if config.layout == "even":
                 even = even_triangles(surface, search, source, triangles, config.crease)

@@ -22,7 +22,7 @@ def placement(
     low, high = vertices.min(axis=0), vertices.max(axis=0)
     extent = float(high[2] - low[2])
     if height_m and extent <= 0:
-        raise ConfigError(f"the mesh is flat, so its height cannot become {height_m:g} m; leave finish.height_m at 0")
+        raise ConfigError(f"the mesh is flat, so its height cannot become {height_m} m; leave finish.height_m at 0")
     scale = height_m / extent if height_m else 1.0
     middle = 0.5 * (low + high)
     if pivot == "keep":

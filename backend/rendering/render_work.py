@@ -54,7 +54,8 @@ def _voxels(field: FieldConfig, samples: int, with_normals: bool, is_smooth: boo
     products = sum(finest * r**3 + finest**2 * r**2 + finest**3 * r for r in coarser)
     cells = (370 + 320 * is_smooth + 510 * with_normals) * finest**3
     moved = 450.0 if compiled else 1450.0 if with_normals else 700.0
-    return Work(4.0 * FIELD_CHANNELS * products, samples * moved + cells)
+    slopes = 9.0 * finest**4 * with_normals  # three products along axes for each part of a normal
+    return Work(4.0 * (FIELD_CHANNELS * products + slopes), samples * moved + cells)
 
 
 def _hash_grid(field: FieldConfig, samples: int, with_normals: bool) -> Work:

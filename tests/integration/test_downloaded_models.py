@@ -83,8 +83,7 @@ def test_downloaded_model_runs_without_network(hub, env, tiny, tmp_path):
     refused = refusing(env, tmp_path / "refuse")
     small = (
         "run.steps=1", "surface.steps=0", *ONE_VIEW, "guidance.view_dependent=false", "render.resolution=8",
-        "render.samples=8", "render.occupancy_resolution=8",
-        "field.voxel_resolutions=6", "mesh.resolution=16",
+        "render.samples=8", "render.occupancy_resolution=8", "mesh.resolution=16",
     )  # fmt: skip
     settings = [part for setting in small for part in ("--set", setting)]
     arguments = ("a red mushroom", "--model", "tiny/props")

@@ -94,7 +94,7 @@ def test_settings_without_effect_on_a_step_keep_the_key(settings: dict[str, Any]
         job(model="another"),
         job("paper"),
         job(render__samples=81),
-        job(run__views_per_step=8),
+        job(run__views_per_step=6),
         job(guidance__opposite_weight=1.0),
         job(REFINE_PRESET, mesh="ab" * 32),
         job(nonsense__setting=1),  # saved by another version

@@ -231,8 +231,11 @@ def test_real_server_exits_on_sigterm(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_real_job_survives_sigterm_with_the_same_mesh(tmp_path: Path) -> None:
-    """Nothing but the stop asks for a checkpoint. The second stop finds the worker standing still."""
-    figures = stop_and_resume(tmp_path, 1, 1, 0, 60)
+    """Nothing but the stop asks for a checkpoint. The second stop finds the worker standing still.
+
+    300 steps, so that seconds are left when the second stop is due: 60 take one second in all.
+    """
+    figures = stop_and_resume(tmp_path, 1, 1, 0, 300)
     assert figures.faults == [] and figures.identical
     assert figures.codes == [0, 0] and figures.steps_lost == [0]
     assert len(figures.notified_s) == 2, "the client gets a notice of each stop"

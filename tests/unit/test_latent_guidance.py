@@ -342,7 +342,8 @@ def test_sample_command_with_a_latent_model(folders, tmp_path, name, method):
 @pytest.mark.parametrize("name", ["sd15", "sd3"])
 def test_generate_command_with_a_latent_model(folders, tmp_path, name):
     out = tmp_path / "prop.ply"
-    quick = (*QUICK, "guidance.opposite_weight=0", "model.image_size=0")  # recipes fit the published sizes
+    own = [setting for setting in QUICK if not setting.startswith("field.voxel")]  # these recipes have hash grids
+    quick = (*own, "guidance.opposite_weight=0", "model.image_size=0")  # recipes fit the published sizes
     settings = [word for setting in quick for word in ("--set", setting)]
     assert main(["generate", "a red mushroom", "--out", str(out), "--model", str(folders[name]), *settings]) == 0
     assert out.stat().st_size > 500

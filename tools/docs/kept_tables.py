@@ -9,6 +9,7 @@ from collections.abc import Mapping
 KEPT_TABLES: Mapping[tuple[str, str], str] = {
     ("docs/results/ablations.md", "Stages of figure 6"): "no figures: what each stage is",
     ("docs/results/ablations.md", "Noises a view"): "a record of a choice, with the weights of its day",
+    ("docs/results/ablations.md", "Views and noises in equal time"): "a record of a choice, with weights of its day",
     ("docs/results/ablations.md", "Four views a step"): "a record of a choice, with the weights of its day",
     ("docs/results/ablations.md", "Surface stage"): "a record of a choice, with the weights of its day",
     ("docs/results/benchmarks.md", "Benchmarks"): "no figures: which command measures what",
