@@ -98,9 +98,15 @@ def work() -> Iterator[float]:
     yield from undo(lambda: not imported_objects())
     yield from until(shows_sheet, "the contact sheet again, which the undo removed")
     yield from redo(lambda: bool(imported_objects()))
-    # Called and not clicked: keys sent to a question of Blender sometimes come before it takes them.
-    with bpy.context.temp_override(window=bpy.context.window_manager.windows[0]):
-        bpy.ops.dreamwright.discard_others("EXEC_DEFAULT")
+    yield from click("dreamwright.dismiss_notices")  # they take the room of the buttons below
+    yield from until(lambda: not session().notices, "the dismissal")
+    yield from point(center(VIEW))
+    for _ in range(20):  # the buttons move up when the panel is drawn without the message
+        yield MOMENT
+    yield from click("dreamwright.discard_others", upwards=True, across=0.7)
+    for _ in range(20):  # the question is drawn, and takes its keys, some moments later
+        yield MOMENT
+    yield from press("RET", ui_driver.pointer)
     yield from until(lambda: len(session().jobs) == 1, "the discarding")
     report["left"] = len(session().jobs)
     yield from point(center(VIEW))
