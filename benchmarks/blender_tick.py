@@ -11,10 +11,8 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import json
 import os
 import platform
-import subprocess
 import sys
 import tempfile
 import time
@@ -24,14 +22,12 @@ from typing import Any
 
 import numpy as np
 from checkout import commit
+from tick_runs import ROOT, measure, serve
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))  # for the tests' Blenders and fake server
-
-from dreamwright.shared.messages import PreviewFrame  # noqa: E402
-from tests.testing.blenders import Blender, blenders, run_script  # noqa: E402
-from tests.testing.built_addon import build_into  # noqa: E402
-from tests.testing.fake_server import FakeServer  # noqa: E402
+from dreamwright.shared.messages import PreviewFrame
+from tests.testing.blenders import Blender, blenders
+from tests.testing.built_addon import build_into
+from tests.testing.fake_server import FakeServer
 
 SIZE, PER_SECOND, RINGS = 256, 10, 225
 TARGETS = {"median": 5.0, "max": 16.0, "import": 500.0}  # milliseconds
@@ -72,32 +68,6 @@ class Streamer(FakeServer):
             if peer.previews_of == job and peer.credit:
                 peer.credit -= 1
                 self._send(route, PreviewFrame(job, step, SIZE, SIZE, self._pictures[step % len(self._pictures)]), 0)
-
-
-def serve() -> None:
-    """Serve until killed; the address is the first line."""
-    server = Streamer()
-    print(server.address, flush=True)
-    while True:
-        server.step(0.01)
-
-
-def measure(blender: Blender, zip_path: Path) -> dict[str, Any]:
-    """Run one Blender against a server of its own. Raises RuntimeError with Blender's words when that fails."""
-    command = [sys.executable, str(Path(__file__).resolve()), "--serve"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as server:
-        try:
-            address = server.stdout.readline().strip() if server.stdout else ""
-            script = Path(__file__).with_name("inside_blender_tick.py")
-            done = run_script(
-                blender, script, zip_path, {"SERVER": address}, timeout=240, window=blender.kind == "program"
-            )
-        finally:
-            server.kill()
-    lines = [line for line in done.stdout.splitlines() if line.startswith("REPORT ")]
-    if done.returncode or not lines:
-        raise RuntimeError(f"{blender.name}: status {done.returncode}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}")
-    return json.loads(lines[0].removeprefix("REPORT "))
 
 
 def importing(tick: dict[str, float]) -> float:
@@ -157,7 +127,7 @@ def main() -> None:
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
-        serve()
+        serve(Streamer())
         return
     where = machine()
     rows, notes = [], []
@@ -168,7 +138,7 @@ def main() -> None:
                 if blender.missing:
                     print(f"{blender.name} is left out: {blender.missing}", file=sys.stderr)
                     continue
-                row, more = row_of(blender, measure(blender, built.universal))
+                row, more = row_of(blender, measure(__file__, "inside_blender_tick.py", blender, built.universal, {}))
                 rows.append(row)
                 notes += more
     text = "\n".join([

@@ -10,9 +10,6 @@ called at the intervals of its timers, and no icons are drawn.
 from __future__ import annotations
 
 import argparse
-import json
-import subprocess
-import sys
 import tempfile
 import time
 import zlib
@@ -20,10 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from blender_tick import ROOT, TARGETS, machine
+from blender_tick import TARGETS, machine
+from tick_runs import measure, serve
 
 from dreamwright.shared.messages import PreviewFrame
-from tests.testing.blenders import Blender, blenders, run_script
+from tests.testing.blenders import Blender, blenders
 from tests.testing.built_addon import build_into
 from tests.testing.fake_server import FakeServer
 
@@ -60,32 +58,6 @@ class GroupServer(FakeServer):
         return PreviewFrame(job, step, WIDTH, HEIGHT, self._pictures[step % len(self._pictures)])
 
 
-def serve() -> None:
-    """Serve until killed; the address is the first line."""
-    server = GroupServer()
-    print(server.address, flush=True)
-    while True:
-        server.step(0.01)
-
-
-def measure(blender: Blender, zip_path: Path) -> dict[str, Any]:
-    """Run one Blender against a server of its own. Raises RuntimeError with Blender's words when that fails."""
-    command = [sys.executable, str(Path(__file__).resolve()), "--serve"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as server:
-        try:
-            address = server.stdout.readline().strip() if server.stdout else ""
-            script = Path(__file__).with_name("inside_contact_sheet.py")
-            variables = {"SERVER": address, "VARIATIONS": str(VARIATIONS)}
-            window = blender.kind == "program"
-            done = run_script(blender, script, zip_path, variables, timeout=240, window=window)
-        finally:
-            server.kill()
-    lines = [line for line in done.stdout.splitlines() if line.startswith("REPORT ")]
-    if done.returncode or not lines:
-        raise RuntimeError(f"{blender.name}: status {done.returncode}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}")
-    return json.loads(lines[0].removeprefix("REPORT "))
-
-
 def row_of(blender: Blender, report: dict[str, Any]) -> str:
     """The table's row."""
     wall, cpu = ([tick["tick"] for tick in report[name]] for name in ("ticks", "cpu"))
@@ -107,7 +79,7 @@ def main() -> None:
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
-        serve()
+        serve(GroupServer())
         return
     print(f"{VARIATIONS} variations, {machine()}; milliseconds, target: median below {TARGETS['median']:.0f}\n")
     print("| Blender | ticks | median | 99% | maximum | median CPU | maximum CPU | a thumbnail, CPU | the sheet, CPU |")
@@ -115,12 +87,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="dreamwright-bench-") as folder:
         built = build_into(Path(folder))
         for blender in blenders():
-            if blender.name in options.blenders:
-                print(
-                    f"{blender.name}: {blender.missing}"
-                    if blender.missing
-                    else row_of(blender, measure(blender, built.universal))
-                )
+            if blender.name not in options.blenders:
+                continue
+            if blender.missing:
+                print(f"{blender.name}: {blender.missing}")
+                continue
+            variables = {"VARIATIONS": str(VARIATIONS)}
+            report = measure(__file__, "inside_contact_sheet.py", blender, built.universal, variables)
+            print(row_of(blender, report))
 
 
 if __name__ == "__main__":

@@ -42,6 +42,12 @@ def compiled(loop: Callable[..., Any]) -> Any:
 
 
 @inlined
+def point_on_ray(origin, direction, t):
+    """origin + t direction, as three numbers."""
+    return origin[0] + t * direction[0], origin[1] + t * direction[1], origin[2] + t * direction[2]
+
+
+@inlined
 def cell_of(x, y, z, radius, size):
     """Offset of the lower corner of the cell of a point in a grid (size, size, size), and the point's place in it."""
     scale = HALF * np.float32(size - 1)
@@ -93,7 +99,7 @@ def march_ray(origin, direction, near, shift, step, radius, occupied, samples, r
     count, through = 0, ONE
     for i in range(samples):
         t = near + (np.float32(i) + shift) * step
-        x, y, z = origin[0] + t * direction[0], origin[1] + t * direction[1], origin[2] + t * direction[2]
+        x, y, z = point_on_ray(origin, direction, t)
         if x * x + y * y + z * z >= radius * radius:
             continue
         if cells > 0:
@@ -186,9 +192,7 @@ def render_rays(begin, end, origins, directions, near, meets, shift, step, radiu
             sums[ray, DISTANCE] += w * place[i]
             if w <= least_weight or transmittance[i] <= least_transmittance:
                 continue
-            x = origin[0] + place[i] * direction[0]
-            y = origin[1] + place[i] * direction[1]
-            z = origin[2] + place[i] * direction[2]
+            x, y, z = point_on_ray(origin, direction, place[i])
             corner, fx, fy, fz = cell_of(x, y, z, radius, size)
             corner_weights(fx, fy, fz, weights)
             look_up(corner, offsets, weights, appearance, values)
@@ -237,9 +241,7 @@ def backpropagate_rays(begin, end, origins, directions, near, meets, shift, step
             weight_gradient[i] = given[OPACITY]
             if w <= least_weight or transmittance[i] <= least_transmittance:
                 continue
-            x = origin[0] + place[i] * direction[0]
-            y = origin[1] + place[i] * direction[1]
-            z = origin[2] + place[i] * direction[2]
+            x, y, z = point_on_ray(origin, direction, place[i])
             corner, fx, fy, fz = cell_of(x, y, z, radius, size)
             corner_weights(fx, fy, fz, weights)
             look_up(corner, offsets, weights, appearance, values)
@@ -277,8 +279,7 @@ def backpropagate_rays(begin, end, origins, directions, near, meets, shift, step
         for i in range(count - 1, -1, -1):
             change = ((transmittance[i] - visible[i]) * weight_gradient[i] - behind) * slope[i]
             behind += visible[i] * weight_gradient[i]
-            t = place[i]
-            x, y, z = origin[0] + t * direction[0], origin[1] + t * direction[1], origin[2] + t * direction[2]
+            x, y, z = point_on_ray(origin, direction, place[i])
             corner, fx, fy, fz = cell_of(x, y, z, radius, size)
             corner_weights(fx, fy, fz, weights)
             for k in range(8):

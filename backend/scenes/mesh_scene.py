@@ -23,6 +23,7 @@ from ..geometry.input_mesh import InputMesh
 from ..geometry.topology import Surface, edges_of, face_pairs
 from ..guidance.interfaces import Guidance
 from ..mesh_rendering.render import MeshRendering, Topology, render_mesh
+from ..mesh_rendering.texture_map import TextureMap
 from ..optimizers.uniform_adam import UniformAdam
 from ..rendering.shading import Shading
 from ..runtime.distributed import ProcessGroup
@@ -226,9 +227,15 @@ class MeshScene(OptimizedScene):
         lights: Tensor,
         resolution: int,
     ) -> MeshRendering:
-        vertices, colors = self.rest + values[0], (self.colors + values[1]).clamp(0, 1)
-        samples = self.config.refine.supersampling
-        return render_mesh(self.topology, vertices, colors, background, cameras, shadings, lights, resolution, samples)
+        colors, texture = self._paint(values)
+        vertices, samples = self.rest + values[0], self.config.refine.supersampling
+        return render_mesh(
+            self.topology, vertices, colors, background, cameras, shadings, lights, resolution, samples, texture
+        )
+
+    def _paint(self, values: Sequence[Tensor]) -> tuple[Tensor, TextureMap | None]:
+        """Colors of the vertices (V, 3), display sRGB, and the texture that they are added to, if there is one."""
+        return (self.colors + values[1]).clamp(0, 1), None
 
     # --- views and figures of the mesh as it is
 

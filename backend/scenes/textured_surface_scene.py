@@ -10,16 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..cameras.poses import Cameras
 from ..config.schema import Config
 from ..geometry.build import Mesh, MeshReport
 from ..geometry.texture import Texture
 from ..geometry.topology import Surface
 from ..geometry.unwrap import Unwrapping
 from ..guidance.interfaces import Guidance
-from ..mesh_rendering.render import MeshRendering, render_mesh
 from ..mesh_rendering.texture_map import TextureMap
-from ..rendering.shading import Shading
 from ..runtime.distributed import ProcessGroup
 from ..text.prompts import PromptEmbeddings
 from .surface_scene import SurfaceScene
@@ -78,20 +75,8 @@ class TexturedSurfaceScene(SurfaceScene):
         with torch.no_grad():  # texels stay colors
             self.texel_offsets.copy_((self.texels.base + self.texel_offsets).clamp(0, 1) - self.texels.base)
 
-    def _render(
-        self,
-        values: Sequence[Tensor],
-        background: Tensor,
-        cameras: Cameras,
-        shadings: Sequence[Shading],
-        lights: Tensor,
-        resolution: int,
-    ) -> MeshRendering:
-        vertices, samples = self.rest + values[0], self.config.refine.supersampling
-        texture = TextureMap(self.texels.uv, values[2])
-        return render_mesh(
-            self.topology, vertices, values[1], background, cameras, shadings, lights, resolution, samples, texture
-        )
+    def _paint(self, values: Sequence[Tensor]) -> tuple[Tensor, TextureMap]:
+        return values[1], TextureMap(self.texels.uv, values[2])
 
     @torch.no_grad()
     def texture(self) -> Texture:

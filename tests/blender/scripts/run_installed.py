@@ -106,9 +106,10 @@ def main() -> None:
         by_hand = os.environ.get("DREAMWRIGHT_TEST_BY_HAND") == "1"
         module = module_name() if by_hand else install(os.environ.get("DREAMWRIGHT_TEST_ZIP", ""))
         os.environ["DREAMWRIGHT_TEST_ADDON"] = module
-        sys.path.insert(0, str(Path(__file__).parent))  # for what the scripts share
+        script = Path(os.environ["DREAMWRIGHT_TEST_SCRIPT"])
+        sys.path[:0] = [str(script.parent), str(Path(__file__).parent)]  # for what the scripts share
         given = {"ADDON": module, "BEFORE": before, "registered": registered, "finish": finish}
-        runpy.run_path(os.environ["DREAMWRIGHT_TEST_SCRIPT"], init_globals=given, run_name="__main__")
+        runpy.run_path(str(script), init_globals=given, run_name="__main__")
     except BaseException as error:
         if isinstance(error, SystemExit) and error.code in (None, 0):
             finish(0)
