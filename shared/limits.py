@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-PROTOCOL_VERSION = 7  # sides of different versions refuse each other with a message
+PROTOCOL_VERSION = 8  # sides of different versions refuse each other with a message
 
 REQUEST_BYTES = 64 * 1024  # of a message from a client
 REPLY_BYTES = 8 * 1024 * 1024  # of a message from the server
