@@ -92,6 +92,21 @@ def registered_model(name: str) -> RegisteredModel | None:
     return model
 
 
+def is_offered(name: str) -> bool:
+    """Whether this machine has a model of that name: a registered one, an imported one, or one of the hub's.
+
+    The answer for anything else does not depend on what lies on the disk, as users of a server may ask.
+    """
+    try:
+        if imported_folder(name) is not None:
+            return True
+        model = registered_model(name)
+        # A folder in the working directory would win over the name, in `resolve_model`.
+        return model is not None and find(model).folder is not None and not ("/" in name and Path(name).exists())
+    except OSError:  # a name that no file can have
+        return False
+
+
 def default_folder(model: RegisteredModel) -> Path:
     """The folder that a model is downloaded to by default."""
     return models_root() / model.name.replace("/", "--")

@@ -74,8 +74,11 @@ def find_lora(given: str, names_only: bool = False) -> Path:
     if named:
         places += [lora_folder() / given, lora_folder() / f"{given}{SUFFIX}"]
     for place in places:
-        if place.is_file():
-            return place
+        try:
+            if place.is_file():
+                return place
+        except OSError:  # a name that no file can have
+            continue
     if names_only:
         raise ModelError(
             f"there is no LoRA {given!r} on this machine; allowed are names of files in the folder loras beside its "

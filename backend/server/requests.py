@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 from dreamwright.shared.capabilities import Capabilities, ModelInfo, PresetInfo
 from dreamwright.shared.messages import JobSummary, SubmitJob
@@ -14,7 +13,8 @@ from ..config.presets import PRESETS
 from ..config.recipes.recipe import Recipe
 from ..errors import ModelError
 from ..models.json_files import read_object
-from ..models.local import ModelStatus, imported_folder, local_models, registered_model, resolve_model
+from ..models.local import ModelStatus, is_offered, local_models, resolve_model
+from ..models.lora_base import read_base, read_lora_file
 from ..models.lora_choice import find_lora, offered_loras, parse_loras
 from ..models.model_files import INDEX, family_of, is_clip_folder, parts_of
 from ..models.registry import BY_NAME
@@ -91,8 +91,8 @@ def check_submission(request: SubmitJob, folders: bool = True) -> Job:
     """The validated job of a request that this server can run.
 
     `folders`: whether models and LoRAs may be paths. Other users may only name them, so that they learn nothing about
-    the server's disk. Raises the errors of `job_of`, ModelError, PromptError for unknown words, and ConfigError for a
-    texture without xatlas.
+    the server's disk. Raises the errors of `job_of`, ModelError, also for a LoRA of another base, PromptError for unknown
+    words, and ConfigError for a texture without xatlas.
     """
     model = request.model
     if not folders:
@@ -108,7 +108,8 @@ def check_submission(request: SubmitJob, folders: bool = True) -> Job:
         )
     job = job_of(request)
     for lora, _ in parse_loras(job.config.model.loras):
-        find_lora(lora, names_only=not folders)
+        # The whole check needs diffusers, which takes seconds to import: the worker does it.
+        read_lora_file(find_lora(lora, names_only=not folders), read_base(folder, model), lora)
     vocabulary = read_vocabulary(folder)
     for prompt in (job.prompt, job.config.guidance.negative_prompt):
         check_words(prompt, vocabulary)
@@ -120,14 +121,16 @@ def check_submission(request: SubmitJob, folders: bool = True) -> Job:
 
 
 def _check_named(model: str) -> None:
-    """Raise ModelError for a model that is no name: paths are the admins' alone."""
-    is_named = registered_model(model) is not None and not ("/" in model and Path(model).exists())
-    if not is_named and imported_folder(model) is None:
-        names = ", ".join(BY_NAME)
-        raise ModelError(
-            f"the model {model!r} is no model's name; allowed are {names}, owner/name of a model of the hub "
-            "that the server has, or the name of one that was imported there; only its admins may name a folder"
-        )
+    """Raise ModelError for a model that this machine does not offer by name: paths are the admins' alone.
+
+    Every name that is neither registered nor here gets one answer, so that nobody learns what is on the disk.
+    """
+    if model in BY_NAME or is_offered(model):
+        return
+    raise ModelError(
+        f"the model {model!r} is none that this server has; allowed are {', '.join(BY_NAME)}, owner/name of a model of "
+        "the hub that the server has, or the name of one that was imported there; only its admins may name a folder"
+    )
 
 
 def has_vae(model: str) -> bool:

@@ -170,6 +170,6 @@ def test_other_users_of_a_server_may_only_name_a_second_model(folders: dict[Fami
     settings = {"surface.model": str(folders["latent"])}
     request = SubmitJob("t", "a red mushroom", "", "starter", "fine", 0, settings)
     for name in ("surface.model", " surface.model "):
-        with pytest.raises(ModelError, match="is no model's name"):
+        with pytest.raises(ModelError, match="is none that this server has"):
             check_submission(replace(request, settings={name: str(folders["latent"])}), folders=False)
     assert check_submission(request).config.surface.omega == 100
