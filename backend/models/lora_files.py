@@ -48,7 +48,7 @@ def open_loras(text: str, folder: PipelineFolder, names_only: bool = False) -> t
     found = []
     for given, weight in parse_loras(text):
         path = find_lora(given, names_only)
-        found.append(Lora(path, given, weight, read_lora(path, folder)))
+        found.append(Lora(path, given, weight, read_lora(path, folder, given)))
     return tuple(found)
 
 
@@ -77,7 +77,7 @@ def add_loras(model: torch.nn.Module, part: str, loras: Sequence[Lora]) -> None:
                     delta = lora.weight * _product(content, layer, _weight(model, layer.layer).device)
                     changes[layer.layer] = changes[layer.layer] + delta if layer.layer in changes else delta
         if not all(bool(delta.isfinite().all()) for delta in changes.values()):
-            raise ModelError(f"the LoRA {lora.path} holds numbers that are not finite; choose another copy")
+            raise ModelError(f"the LoRA {lora.given} holds numbers that are not finite; choose another copy")
     for name, delta in changes.items():
         weight = _weight(model, name)
         weight.copy_(weight.float() + delta.reshape(weight.shape))

@@ -2,53 +2,27 @@
 """Which layers of a pipeline a LoRA file changes, from headers alone (Hu et al. 2021: W + alpha / rank B A).
 
 Names of kohya's scripts (lora_unet_..., also in the order of the latent diffusion code), of diffusers and of peft are
-read. Every layer is looked up in the headers of the pipeline's own weights, so that a LoRA of another base is found
-before a weight is read.
+read. Every layer is looked up in the headers of the pipeline's own weights, so that a LoRA of another model is found
+before a weight is read. `lora_base` has the checks that need no pipeline.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import ModelError
-from .given_file import FLOATS, check_given_file
 from .latent_diffusion_names import diffusers_name, flat_diffusers_name
+from .lora_base import LoraBase, read_lora_file
 from .parameter_counts import tensor_shapes
 from .pipeline_folder import PipelineFolder
-from .safetensors_header import read_header, read_metadata
+from .safetensors_header import read_metadata
 
-FAMILIES = ("latent", "sdxl")
-BASES: Mapping[int, str] = {768: "Stable Diffusion 1.x", 1024: "Stable Diffusion 2.x", 2048: "Stable Diffusion XL"}
 WRAPPER = "text_model."  # around a text encoder's layers in files; transformers has it or not by version
-# Parts of names that are no LoRA of a U-Net, and what they are.
-OTHERS: Mapping[str, str] = {
-    "hada_": "a LoHa",
-    "lokr_": "a LoKr",
-    "oft_": "an OFT",
-    "glora": "a GLoRA",
-    "dora_scale": "a DoRA",
-    "lora_magnitude_vector": "a DoRA",
-    "lora_mid": "a LoRA of three factors",
-    "motion_modules": "a LoRA of a video model",
-    "double_blocks": "a LoRA of FLUX",
-    "single_blocks": "a LoRA of FLUX",
-    "single_transformer_blocks": "a LoRA of FLUX",
-    "joint_blocks": "a LoRA of Stable Diffusion 3",
-    "transformer.transformer_blocks": "a LoRA of a transformer, such as Stable Diffusion 3's",
-    "emb_params": "a textual inversion embedding",
-    "bundle_emb": "a LoRA with textual inversion embeddings in it",
-}
-_FACTOR = re.compile(
-    r"(?P<layer>.+?)[._](?:lora_|lora\.|lora_linear_layer\.)(?P<side>down|up|A|B)(?:\.default)?\.weight"
-)
-_ALPHA = re.compile(r"(?P<layer>.+?)(?:[._]lora)?\.alpha")
-_SIDES: Mapping[str, str] = {"down": "down", "A": "down", "up": "up", "B": "up"}
 _TEXT_NAMES = {"to_q": "q_proj", "to_k": "k_proj", "to_v": "v_proj", "to_out": "out_proj"}
 
 
@@ -69,110 +43,41 @@ class LoraLayer:
     scale: float = 1.0
 
 
-@dataclass
-class _Found:
-    down: str = ""
-    up: str = ""
-    alpha: str = ""
+def read_lora(path: Path, folder: PipelineFolder, called: str = "") -> tuple[LoraLayer, ...]:
+    """The layers that a file changes in a pipeline. `called`: the file in errors, by default its path.
 
-
-def read_lora(path: Path, folder: PipelineFolder) -> tuple[LoraLayer, ...]:
-    """The layers that a file changes in a pipeline.
-
-    Raises ModelError, in one line with what to do: no file, no safetensors, damaged, another kind of file, a family
-    without LoRAs, another base, layers that the pipeline does not have, factors that do not fit.
+    Raises ModelError, in one line with what to do: those of `read_lora_file`, layers that the pipeline does not have,
+    factors that do not fit.
     """
-    if folder.family.name not in FAMILIES:
-        raise ModelError(
-            f"{path} cannot change {folder.path.name}, a {folder.pipeline}; LoRAs are read for StableDiffusionPipeline "
-            "and StableDiffusionXLPipeline; leave --lora out, or choose such a --model"
-        )
-    header = _checked_header(path)
-    found = _factors(path, header)
-    _check_base(path, header, found, folder)
+    called = called or str(path)
+    width = folder.config(folder.network).get("cross_attention_dim")
+    base = LoraBase(folder.path.name, folder.pipeline, folder.family.name, width)
+    file = read_lora_file(path, base, called)
     shapes = {part: _layer_shapes(folder, part) for part in (folder.network, *folder.text_encoders)}
     flat = _flat_names(folder, shapes)
     layers_per_block = int(folder.config(folder.network).get("layers_per_block", 2))
-    stated = _stated_alphas(path)
+    stated = _stated_alphas(path, called)
     layers: dict[tuple[str, str], LoraLayer] = {}
-    for name, tensors in found.items():
+    for name, tensors in file.factors.items():
         part, layer = _place(name, flat, shapes, layers_per_block)
         wanted = shapes.get(part, {}).get(layer)
         if wanted is None:
             raise ModelError(
-                f"{path} changes {name}, which {folder.path.name} does not have; choose a LoRA of "
-                f"{_base(folder)}, or the --model that it was trained on"
+                f"{called} changes {name}, which {base.name} does not have; choose a LoRA of {base}, or the model "
+                "that it was trained on"
             )
         if (part, layer) in layers:
-            raise ModelError(f"{path} changes {part}.{layer} twice, under two names; choose another copy of it")
-        down, up = (header[tensor]["shape"] for tensor in (tensors.down, tensors.up))
-        rank = _rank(path, name, down, up, wanted, folder)
+            raise ModelError(f"{called} changes {part}.{layer} twice, under two names; choose another copy of it")
+        down, up = (file.header[tensor]["shape"] for tensor in (tensors.down, tensors.up))
+        if not _fits(down, up, wanted):
+            raise ModelError(
+                f"{called} has factors of shapes {down} and {up} for {name}, whose weight in {base.name} has "
+                f"{list(wanted)}; choose a LoRA of {base}, or the model that it was trained on"
+            )
+        rank = int(down[0])
         scale = 1.0 if tensors.alpha else stated.scale(part, layer, rank)
         layers[part, layer] = LoraLayer(part, layer, tensors.down, tensors.up, tensors.alpha, rank, scale)
     return tuple(layers.values())
-
-
-def _checked_header(path: Path) -> Mapping[str, Mapping[str, Any]]:
-    check_given_file(path, f"the LoRA {path}", "choose another copy")
-    header = read_header(path)
-    for mark, kind in OTHERS.items():
-        if any(mark in name for name in header):
-            raise ModelError(
-                f"{path} is {kind}; allowed are LoRAs of Stable Diffusion 1.x, 2.x and XL with two factors a layer; "
-                "choose such a file"
-            )
-    for name, entry in header.items():
-        if entry["dtype"] not in FLOATS and not name.endswith(".alpha"):  # some files have whole numbers there
-            raise ModelError(
-                f"the LoRA {path} holds {entry['dtype']} numbers ({name}); allowed are {', '.join(FLOATS)}; choose "
-                "another copy"
-            )
-    return header
-
-
-def _factors(path: Path, header: Iterable[str]) -> dict[str, _Found]:
-    """The tensors of each layer by the layer's name in the file. Raises ModelError for others, and for half a layer."""
-    found: dict[str, _Found] = {}
-    for name in header:
-        if match := _FACTOR.fullmatch(name):
-            setattr(found.setdefault(match["layer"], _Found()), _SIDES[match["side"]], name)
-        elif match := _ALPHA.fullmatch(name):
-            found.setdefault(match["layer"], _Found()).alpha = name
-        else:
-            raise ModelError(
-                f"{path} holds {name}, which is no factor of a LoRA; give a whole model to --model, or a checkpoint "
-                "to `dreamwright models import`"
-            )
-    for layer, tensors in found.items():
-        if not (tensors.down and tensors.up):
-            side = "down" if tensors.up else "up"
-            raise ModelError(f"the LoRA {path} lacks the {side} factor of {layer}; copy or download it again, whole")
-    if not found:
-        raise ModelError(f"the LoRA {path} holds no tensors; choose another copy")
-    return found
-
-
-def _check_base(
-    path: Path, header: Mapping[str, Mapping[str, Any]], found: Mapping[str, _Found], folder: PipelineFolder
-) -> None:
-    """Raise ModelError when its cross-attention reads text of another width than the pipeline's."""
-    own = folder.config(folder.network).get("cross_attention_dim")
-    for name, tensors in found.items():
-        if re.search(r"attn2[._](?:processor[._])?to_[kv]$", name):
-            shape = header[tensors.down]["shape"]
-            width = shape[1] if len(shape) > 1 else 0
-            if width != own:
-                base = f"{BASES[width]}, whose text" if width in BASES else "a model whose text"
-                raise ModelError(
-                    f"{path} is a LoRA of {base} has width {width}; {folder.path.name} is of {_base(folder)}, of width "
-                    f"{own}; choose a LoRA of that base, or the --model that it was trained on"
-                )
-            return
-
-
-def _base(folder: PipelineFolder) -> str:
-    width = folder.config(folder.network).get("cross_attention_dim")
-    return BASES.get(width, folder.pipeline) if isinstance(width, int) else folder.pipeline
 
 
 def _layer_shapes(folder: PipelineFolder, part: str) -> dict[str, tuple[int, ...]]:
@@ -228,11 +133,9 @@ def _place(
     return part, f"{stem}.{last}" if stem else last
 
 
-def _rank(
-    path: Path, name: str, down: list[int], up: list[int], wanted: tuple[int, ...], folder: PipelineFolder
-) -> int:
-    """The rank of a layer's factors. Raises ModelError unless their product has the shape of the layer's weight."""
-    fits = (
+def _fits(down: list[int], up: list[int], wanted: tuple[int, ...]) -> bool:
+    """Whether the factors' product has the shape of the layer's weight."""
+    return (
         len(down) in (2, 4)
         and len(up) in (2, 4)
         and down[0] >= 1
@@ -240,12 +143,6 @@ def _rank(
         and up[0] == wanted[0]
         and math.prod(down[1:]) == math.prod(wanted[1:])
     )
-    if not fits:
-        raise ModelError(
-            f"{path} has factors of shapes {down} and {up} for {name}, whose weight in {folder.path.name} has "
-            f"{list(wanted)}; choose a LoRA of {_base(folder)}, or the --model that it was trained on"
-        )
-    return int(down[0])
 
 
 @dataclass(frozen=True)
@@ -267,12 +164,12 @@ class _StatedAlphas:
         return float(alpha) / (math.sqrt(rank) if self.by_part.get(f"{part}.use_rslora") is True else rank)
 
 
-def _stated_alphas(path: Path) -> _StatedAlphas:
+def _stated_alphas(path: Path, called: str) -> _StatedAlphas:
     text = read_metadata(path).get("lora_adapter_metadata", "")
     try:
         content = json.loads(text) if text else {}
     except ValueError as error:
         raise ModelError(
-            f"the LoRA {path} states its alpha in a form that cannot be read; choose another copy"
+            f"the LoRA {called} states its alpha in a form that cannot be read; choose another copy"
         ) from error
     return _StatedAlphas(content if isinstance(content, dict) else {})

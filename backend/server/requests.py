@@ -5,15 +5,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from dreamwright.shared.capabilities import Capabilities, ModelInfo, PresetInfo
+from dreamwright.shared.capabilities import Capabilities, PresetInfo
 from dreamwright.shared.messages import JobSummary, SubmitJob
-from dreamwright.shared.prompt_words import PromptVocabulary
 
 from ..config.presets import PRESETS
 from ..config.recipes.recipe import Recipe
 from ..errors import ModelError
 from ..models.json_files import read_object
-from ..models.local import ModelStatus, is_offered, local_models, resolve_model
+from ..models.local import is_offered, resolve_model
 from ..models.lora_base import read_base, read_lora_file
 from ..models.lora_choice import find_lora, offered_loras, parse_loras
 from ..models.model_files import INDEX, family_of, is_clip_folder, parts_of
@@ -21,7 +20,8 @@ from ..models.registry import BY_NAME
 from ..models.vocabulary_file import read_vocabulary
 from ..text.vocabulary import check_words
 from ..training.job import Job, make_job
-from ..training.recipe_choice import SURFACE_MODEL, choose_recipe, family_of_folder, recipe_config
+from ..training.recipe_choice import SURFACE_MODEL, choose_recipe, recipe_config
+from .offered_models import model_infos, models_free_bytes
 from .offered_settings import recipe_infos, setting_infos, setting_ranges
 from .policy import Policy, stated_bounds
 from .workers.worker_protocol import RunJob
@@ -29,10 +29,13 @@ from .workers.worker_protocol import RunJob
 MAX_DEVICES = 64  # in the capabilities, where they are only shown; a cluster may have more
 
 
-def capabilities(devices: tuple[str, ...], policy: Policy = Policy()) -> Capabilities:
-    """Models, presets, settings and limits: everything that a client needs to draw its panel."""
+def capabilities(devices: tuple[str, ...], policy: Policy = Policy(), may_manage_models: bool = False) -> Capabilities:
+    """Models, presets, settings and limits: everything that a client needs to draw its panel.
+
+    `may_manage_models`: whether they are for a user who may download models to this machine.
+    """
     return Capabilities(
-        models=tuple(_model_info(info) for info in local_models()),
+        models=model_infos(may_manage_models),
         presets=tuple(PresetInfo(p.name, p.summary, p.config.total_steps) for p in _presets(devices)),
         recipes=recipe_infos(),
         settings=setting_infos(),
@@ -40,6 +43,7 @@ def capabilities(devices: tuple[str, ...], policy: Policy = Policy()) -> Capabil
         loras=offered_loras(),
         bounds=stated_bounds(policy),
         setting_bounds=setting_ranges(),
+        models_free_bytes=models_free_bytes() if may_manage_models else 0,
     )
 
 
@@ -47,34 +51,6 @@ def _presets(devices: tuple[str, ...]) -> list[Recipe]:
     """Every preset, the default for these devices first."""
     first = "draft" if set(devices) <= {"cpu"} else "standard"
     return sorted(PRESETS.values(), key=lambda preset: preset.name != first)
-
-
-def _model_info(info: ModelStatus) -> ModelInfo:
-    known, missing = PromptVocabulary(), "" if info.folder is not None else info.how_to_get
-    if info.folder is not None:
-        try:
-            known = read_vocabulary(info.folder)
-        except ModelError as error:
-            missing = str(error)
-    return ModelInfo(
-        name=info.name,
-        family=_family(info),
-        summary=info.summary,
-        ready=not missing,
-        missing=missing,
-        examples=known.examples[:20],
-        vocabulary=known.words[:500],
-        word_kinds=dict(known.kinds),
-        synonyms=dict(known.synonyms),
-    )
-
-
-def _family(info: ModelStatus) -> str:
-    """The family of a model that is here, "" for another: its panel shows the starter's presets."""
-    try:
-        return "" if info.folder is None else family_of_folder(info.folder)
-    except ModelError:
-        return ""
 
 
 def job_of(request: SubmitJob | JobSummary | RunJob) -> Job:
@@ -91,8 +67,8 @@ def check_submission(request: SubmitJob, folders: bool = True) -> Job:
     """The validated job of a request that this server can run.
 
     `folders`: whether models and LoRAs may be paths. Other users may only name them, so that they learn nothing about
-    the server's disk. Raises the errors of `job_of`, ModelError, also for a LoRA of another base, PromptError for unknown
-    words, and ConfigError for a texture without xatlas.
+    the server's disk. Raises the errors of `job_of`, ModelError, also for a LoRA of another base, PromptError for
+    unknown words, and ConfigError for a texture without xatlas.
     """
     model = request.model
     if not folders:

@@ -10,10 +10,12 @@ from hypothesis import strategies as st
 from dreamwright.backend.config.schema import ModelConfig
 from dreamwright.backend.errors import DreamwrightError, ModelError
 from dreamwright.backend.guidance.denoisers import loading
+from dreamwright.backend.models.import_record import import_record_path
 from dreamwright.backend.models.local import resolve_model
 from dreamwright.backend.models.lora_choice import lora_folder
 from dreamwright.backend.models.pipeline_folder import open_pipeline
 from dreamwright.backend.models.registry import STARTER
+from dreamwright.backend.models.user_folders import models_root
 from dreamwright.backend.server.requests import check_submission
 from tests.testing.ldm_files import write_header
 from tests.testing.scripted_worker_server import submit_message
@@ -115,14 +117,22 @@ def test_layers_that_do_not_fit(folders_by_name, tmp_path):
     assert "holds no tensors" in text({})
 
 
+def import_sd15() -> None:
+    """A tiny model that a server offers as "sd15"."""
+    record = import_record_path(write_family("sd15", models_root()))
+    record.parent.mkdir(parents=True)
+    record.write_text("{}", encoding="utf-8")  # only its presence is asked for
+
+
 def test_users_of_a_server_may_only_name_loras(tmp_path, only_packaged_models):
     """A path of the server's disk is answered alike whether it is there or not; admins may give paths."""
     lora_folder().mkdir(parents=True)
     for place in (tmp_path, lora_folder()):
         write_header(place / "clay.safetensors", lora_header(16))
+    import_sd15()
 
     def submit(lora, folders):
-        return check_submission(submit_message(settings={"model.loras": lora}), folders)
+        return check_submission(submit_message(model="sd15", settings={"model.loras": lora}), folders)
 
     assert submit("clay:0.5", False).config.model.loras == "clay:0.5"
     answers = set()
@@ -134,6 +144,24 @@ def test_users_of_a_server_may_only_name_loras(tmp_path, only_packaged_models):
     assert submit(str(tmp_path / "clay.safetensors"), True)
     with pytest.raises(ModelError, match="there is no LoRA"):
         submit("gone", True)
+
+
+def test_a_submission_names_a_lora_of_another_base_without_its_folder(tmp_path, only_packaged_models):
+    """The server refuses it before it queues the job; the starter takes none."""
+    lora_folder().mkdir(parents=True)
+    write_header(lora_folder() / "clay.safetensors", lora_header(2048))
+    (lora_folder() / "cut.safetensors").write_bytes((lora_folder() / "clay.safetensors").read_bytes()[:-1])
+    import_sd15()
+
+    def refused(model, lora):
+        with pytest.raises(ModelError) as caught:
+            check_submission(submit_message(model=model, settings={"model.loras": lora}), folders=False)
+        assert str(lora_folder()) not in str(caught.value) and "\n" not in str(caught.value)
+        return str(caught.value)
+
+    assert refused("sd15", "clay:0.5").startswith("clay is a LoRA of Stable Diffusion XL, whose text has width 2048")
+    assert "cut is cut off" in refused("sd15", "cut")
+    assert "clay cannot change starter" in refused("starter", "clay")
 
 
 def test_files_that_are_no_safetensors(folders_by_name, tmp_path):
