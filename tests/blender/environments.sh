@@ -64,6 +64,11 @@ debian() {
     fi
 }
 
+mkdir -p "$folder"
+if command -v flock >/dev/null; then # two at once would install into one environment
+    exec 9>"$folder/lock"
+    flock 9
+fi
 # 4.2 was built for numpy 1, but its wheel does not say so.
 module 4.2.23 "$python311" 3.11 "numpy<2"
 module 4.5.15 "$python311" 3.11
