@@ -15,7 +15,7 @@ import numpy as np
 
 from ..errors import RunError, StoppedError
 from ..geometry.topology import FloatArray, Surface
-from ..io.child_process import close_stdin, start_child
+from ..io.child_process import close_stdin, end_with_parent, start_child
 
 LIMIT_S = 180.0  # after which the search is given up; it takes seconds on an idle machine
 POLL_S = 0.1
@@ -65,9 +65,10 @@ def _end(child: subprocess.Popen[bytes]) -> None:
 
 def main() -> None:
     """In the child: read the request, search, write the parts."""
+    request = json.loads(sys.stdin.buffer.readline())
+    end_with_parent()
     import coacd
 
-    request = json.loads(sys.stdin.readline())
     with np.load(request["source"]) as mesh:
         vertices, faces = mesh["vertices"], mesh["faces"]
     low = vertices.min(axis=0)

@@ -10,12 +10,10 @@ in the parent, since a process that imports torch and transformers takes seconds
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -37,7 +35,7 @@ from ..errors import (
     is_out_of_memory,
     one_line,
 )
-from ..io.child_process import close_stdin, start_child
+from ..io.child_process import close_stdin, end_with_parent, start_child
 from ..models.lora_files import Lora, lora_text, open_loras
 from ..models.memory_estimate import free_bytes, size_text
 from ..models.parameter_counts import parameter_count, weight_bytes
@@ -241,14 +239,6 @@ def _failure(work: Path, status: int) -> DreamwrightError | None:
     )
 
 
-def _end_with_parent() -> None:
-    """Exit when the parent, which holds the other end of stdin, is gone."""
-    # Not sys.stdin: a daemon thread that holds its lock would disturb the interpreter's shutdown.
-    while os.read(0, 4096):
-        continue
-    os._exit(1)
-
-
 def run_request(request: Mapping[str, Any]) -> int:
     """Encode the prompts, write the result or the error to the request's folder, and return the exit status."""
     work, report = Path(request["work"]), {"error": "", "message": ""}
@@ -273,7 +263,7 @@ def run_request(request: Mapping[str, Any]) -> int:
 def main() -> int:
     """Run the request on stdin."""
     request = json.loads(sys.stdin.buffer.readline())
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     return run_request(request)
 
 

@@ -3,6 +3,11 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy.spatial import ConvexHull
@@ -40,6 +45,27 @@ def test_hulls_of_an_angle_hold_it_and_leave_its_notch() -> None:
     # CoACD cuts within a few hundredths of the edge of the notch.
     assert sum(ConvexHull(hull.vertices).volume for hull in hulls) == pytest.approx(3.0, abs=0.3)
     assert min(float(outside(hull, np.array([[1.6, 1.6, 0.5]]))[0]) for hull in hulls) > 0.3
+
+
+@pytest.mark.slow
+def test_a_search_ends_with_its_parent(tmp_path: Path) -> None:
+    """CoACD cannot be interrupted; its process exits all the same when its stdin closes, for any end of the parent."""
+    vertices, faces = icosphere(3, 1.0)
+    source, made = tmp_path / "mesh.npz", tmp_path / "parts.npz"
+    np.savez(source, vertices=vertices + 0.1 * np.sin(9 * vertices), faces=faces)
+    code = (
+        "import coacd; from dreamwright.backend.finishing import convex_parts as c; search = coacd.run_coacd; "
+        "coacd.run_coacd = lambda *a, **k: (print('begins', flush=True), search(*a, **k))[1]; "
+        "c.SEARCH.update(mcts_iterations=10**7); c.main()"  # hours
+    )
+    child = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    request = {"source": str(source), "made": str(made), "count": 16, "concavity": 0.01}
+    child.stdin.write(json.dumps(request).encode() + b"\n")
+    child.stdin.flush()
+    assert child.stdout.readline() == b"begins\n"
+    child.stdin.close()
+    child.stdout.close()
+    assert child.wait(100) == 1 and not made.exists()
 
 
 def test_hull_of_a_cube_is_the_cube() -> None:
