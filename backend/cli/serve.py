@@ -11,10 +11,9 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from dreamwright.shared.numbers import number_text
-
-from ..server.policy import policy_option, policy_settings
-from .signals import install_handlers, restore_handlers
+from .serve_options import ADDRESS as ADDRESS  # dreamwright top asks there
+from .serve_options import add_options
+from .signals import NAMES, install_handlers, restore_handlers
 
 if TYPE_CHECKING:
     from ..server.app import Server
@@ -23,80 +22,19 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-ADDRESS = "tcp://127.0.0.1:47630"
-MAX_GRACE_S = 3600.0
-
 
 def add_arguments(subparsers: Any) -> argparse.ArgumentParser:
     """Define the command's arguments."""
     parser = subparsers.add_parser("serve", help="run the server that the Blender add-on talks to", description=__doc__)
     parser.add_argument(
-        "--address", default=ADDRESS, help=f"where to listen (default {ADDRESS}; port 0 or * takes a free one)"
-    )
-    parser.add_argument(
-        "--state", type=Path, help="folder of jobs, checkpoints and results (default: the user's data folder)"
-    )
-    parser.add_argument(
-        "--device",
-        action="append",
-        default=[],
-        help="cpu or cuda:N, one worker each; repeatable (default: every GPU, or the CPU)",
-    )
-    parser.add_argument(
-        "--loras",
+        "--config",
         type=Path,
-        metavar="DIR",
-        help="folder with LoRAs that users may name in their jobs (default: DREAMWRIGHT_LORAS, or loras beside the "
-        "models)",
+        metavar="FILE",
+        help="TOML file with any of these options by the same names; SIGHUP reads it again",
     )
-    parser.add_argument(
-        "--ray",
-        default="",
-        metavar="ADDRESS",
-        help="run the jobs on the GPUs of a Ray cluster: auto, or HOST:PORT of its head (docs/operator/ray-cluster.md)",
-    )
-    parser.add_argument(
-        "--encrypt",
-        action="store_true",
-        help="require keys on a loopback address too; on any other address they are always required",
-    )
-    parser.add_argument(
-        "--reached-as",
-        default="",
-        metavar="HOST",
-        help="this machine's name or address in the connection string (default: the address of its default route)",
-    )
-    queue = parser.add_argument_group("limits and retention, which every client can see")
-    for limit in policy_settings():
-        described = (
-            f"{limit.help.rstrip('.')} (default {number_text(limit.default)}{' ' + limit.unit if limit.unit else ''})"
-        )
-        queue.add_argument(policy_option(limit.key), type=limit.type, metavar="N", help=described)
-    parser.add_argument(
-        "--grace",
-        type=float,
-        default=30.0,
-        metavar="SECONDS",
-        help="for running jobs to write a checkpoint when the server stops (default 30)",
-    )
-    parser.add_argument(
-        "--metrics",
-        metavar="HOST:PORT",
-        help="serve metrics for Prometheus there, for example 127.0.0.1:9464; without encryption or keys",
-    )
-    parser.add_argument(
-        "--log-format",
-        choices=("text", "json"),
-        default="text",
-        help="a line of text or a JSON object for each event (default text)",
-    )
-    parser.add_argument(
-        "--log-level",
-        choices=("debug", "info", "warning", "error"),
-        default="info",
-        help="debug messages may hold prompts, the others never do",
-    )
-    parser.add_argument("--quiet", action="store_true", help="the same as --log-level warning")
+    parser.add_argument("--check-config", action="store_true", help="check the options and the file, and start nothing")
+    parser.add_argument("--example-config", action="store_true", help="print an example of the file, and start nothing")
+    add_options(parser)
     return parser
 
 
@@ -128,35 +66,91 @@ def ray_runner(options: argparse.Namespace, state: Path) -> Callable[[Any], Any]
 
 def run(options: argparse.Namespace) -> int:
     """Serve until a signal, then let the running jobs write a checkpoint; a second signal ends at once."""
-    from ..errors import ConfigError
     from ..models.lora_choice import use_lora_folder
-    from ..server.monitoring.logging_setup import open_log
-    from ..server.policy import make_policy, policy_settings
     from ..server.transport.authorized_keys import state_folder
+    from .serve_file import ServeConfiguration, example_text
 
-    if not 0 <= options.grace <= MAX_GRACE_S:
-        raise ConfigError(
-            f"the grace is {number_text(options.grace)} s; allowed is 0 to {number_text(MAX_GRACE_S)}; change --grace"
-        )
-    policy = make_policy(**{limit.key: getattr(options, limit.key) for limit in policy_settings()})
-    if options.loras is not None:
-        use_lora_folder(options.loras)
-    open_log(options.log_format, "warning" if options.quiet else options.log_level)
+    if options.example_config:
+        print(example_text(), end="")
+        return 0
+    configuration = ServeConfiguration(options)
+    current = configuration.options
+    policy = policy_of(current)
+    if options.check_config:
+        check_addresses(current)
+        print(f"the options are valid{f', with those of {options.config}' if options.config else ''}")
+        return 0
+    if current.loras is not None:
+        use_lora_folder(current.loras)
+    open_log_of(current)
     signals: list[int] = []
+    hangups: list[int] = []
 
     def handle(number: int, frame: FrameType | None) -> None:
         signals.append(number)
 
-    state = options.state or state_folder()
-    before = install_handlers(handle)
+    def handle_hangup(number: int, frame: FrameType | None) -> None:
+        hangups.append(number)
+
+    def reload(server: Server) -> None:
+        if hangups:
+            hangups.clear()
+            configuration.reload(lambda fresh: apply_options(server, fresh))
+
+    state = current.state or state_folder()
+    # Without a file there is nothing to read again, and SIGHUP says that the terminal closes.
+    before = install_handlers(handle) if options.config is None else install_handlers(handle, NAMES[:2])
+    if options.config is not None:
+        before |= install_handlers(handle_hangup, NAMES[2:])
     try:
-        return _serve(options, state, policy, lambda: len(signals))
+        return _serve(current, state, policy, lambda: len(signals), reload)
     finally:
         restore_handlers(before)
 
 
-def _serve(options: argparse.Namespace, state: Path, policy: Policy, stopping: Callable[[], int]) -> int:
-    """Open the server, print where it is, and serve. Raises ConfigError for a state folder that cannot be used."""
+def policy_of(options: argparse.Namespace) -> Policy:
+    """The limits that the options say. Raises ConfigError."""
+    from ..server.policy import make_policy, policy_settings
+
+    return make_policy(**{limit.key: getattr(options, limit.key) for limit in policy_settings()})
+
+
+def open_log_of(options: argparse.Namespace) -> None:
+    """Log as the options say."""
+    from ..server.monitoring.logging_setup import open_log
+
+    open_log(options.log_format, "warning" if options.quiet else options.log_level)
+
+
+def apply_options(server: Server, options: argparse.Namespace) -> None:
+    """Give a running server the options that it takes without a restart. Raises ConfigError, with nothing changed."""
+    policy = policy_of(options)
+    server.use_policy(policy)
+    open_log_of(options)
+
+
+def check_addresses(options: argparse.Namespace) -> None:
+    """Raises ConfigError for an address that no server could listen on."""
+    from ..server.transport.router_socket import is_loopback_address
+
+    is_loopback_address(options.address)
+    if options.metrics is not None:
+        from ..server.monitoring.metrics import read_address
+
+        read_address(options.metrics)
+
+
+def _serve(
+    options: argparse.Namespace,
+    state: Path,
+    policy: Policy,
+    stopping: Callable[[], int],
+    reload: Callable[[Server], None],
+) -> int:
+    """Open the server, print where it is, and serve; `reload` is called between its steps.
+
+    Raises ConfigError for a state folder that cannot be used.
+    """
     from ..errors import ConfigError, DreamwrightError, is_out_of_memory
     from ..server.app import Server
 
@@ -177,7 +171,7 @@ def _serve(options: argparse.Namespace, state: Path, policy: Policy, stopping: C
         server.close()
         raise
     try:
-        is_complete = server.run(stopping, options.grace)
+        is_complete = server.run(stopping, options.grace, reload)
     except Exception as error:
         if isinstance(error, DreamwrightError) or is_out_of_memory(error):
             raise

@@ -146,7 +146,16 @@ class Server:
             self._metrics_at = time.monotonic() + METRICS_INTERVAL_S
             self.publish_metrics(self.service.metrics())
 
-    def run(self, stopping: Callable[[], int], grace_s: float = GRACE_S) -> bool:
+    def use_policy(self, policy: Policy) -> None:
+        """Follow these limits from now on; clients see them when they ask for the capabilities again."""
+        self.service.use_policy(policy)
+
+    def run(
+        self,
+        stopping: Callable[[], int],
+        grace_s: float = GRACE_S,
+        between_steps: Callable[[Server], None] = lambda server: None,
+    ) -> bool:
         """Serve until `stopping` counts one request to stop, then let running jobs write a checkpoint, and close.
 
         After `grace_s`, or a second request, the workers that still run a job are killed; False if there were any.
@@ -155,6 +164,7 @@ class Server:
         try:
             while not stopping():
                 self.step()
+                between_steps(self)
             drained = self._drain(stopping, grace_s)
         finally:
             self.close(0.0, LINGER_MS if stopping() < 2 else 0)  # the workers have had their time

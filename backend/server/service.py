@@ -141,6 +141,12 @@ class Service:
         self._groups.step()
         self.uploads.remove_expired()
 
+    def use_policy(self, policy: Policy) -> None:
+        """Follow these limits from now on; what is over a lower one stays, and nothing more is taken."""
+        self._policy = policy
+        for part in (self.dispatcher, self.cleanup, self.uploads):
+            part.use_policy(policy)
+
     def begin_shutdown(self) -> None:
         """Tell all subscribers that the server is about to end, and pause the running jobs."""
         self._is_closing = True

@@ -28,6 +28,10 @@ class Cleanup:
     def __init__(self, store: JobStore, policy: Policy) -> None:
         self._store, self._policy = store, policy
 
+    def use_policy(self, policy: Policy) -> None:
+        """Follow these limits from now on."""
+        self._policy = policy
+
     def remove_attempt_files(self, job: str) -> None:
         """Remove what only attempts need once no attempt can follow: checkpoints, initial field and input mesh."""
         record, folder = self._store.records[job], self._store.job_folder(job)

@@ -76,6 +76,10 @@ class Uploads:
             total = int(match[2]) if match[2] else path.stat().st_size
             self._uploads[path.parent.name, match[1]] = UploadedMesh(total, not match[2], clock())
 
+    def use_policy(self, policy: Policy) -> None:
+        """Follow these limits from now on."""
+        self._policy = policy
+
     def receive(self, owner: str, chunk: UploadChunk) -> UploadProgress:
         """Store a chunk unless it is there already; returns the bytes received. The last chunk validates the mesh."""
         if not re.fullmatch("[0-9a-f]{64}", chunk.sha256):

@@ -31,6 +31,10 @@ class AttemptTracker:
         self._furthest: dict[str, int] = {}
         self._checked_at = clock()
 
+    def use_policy(self, policy: Policy) -> None:
+        """Follow these limits from now on."""
+        self._policy = policy
+
     def begin(self, job: str) -> None:
         """A new attempt of a job was assigned."""
         self._heartbeats[job] = Heartbeat(self._clock(), oom_kills())

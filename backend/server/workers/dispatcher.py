@@ -105,6 +105,11 @@ class Dispatcher:
             self._cleanup.remove_attempt_files(job)
         self._cleanup.remove_orphans()
 
+    def use_policy(self, policy: Policy) -> None:
+        """Follow these limits from now on."""
+        self._policy = policy
+        self._attempts.use_policy(policy)
+
     def update_eta(self) -> None:
         """Estimate when the queued jobs will be ready."""
         self._eta_at = self._clock() + ETA_INTERVAL_S
