@@ -19,6 +19,7 @@ class HandshakeResult(str, Enum):
 
     ACCEPTED = "accepted"
     UNKNOWN_CLIENT_KEY = "unknown client key"  # the right server, which does not know this client's key
+    NOT_ADMITTED = "not admitted"  # a known key, which the server does not admit now
     WRONG_SERVER_KEY = "wrong server key"  # closed during the handshake: the server cannot decrypt what it received
     ENCRYPTION_MISMATCH = "encryption mismatch"  # one side encrypts and the other does not
     CLOSED_BY_PEER = "closed by peer"  # without encryption: the peer accepts and closes without a handshake
@@ -45,6 +46,7 @@ _EVENTS = {
     zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL: HandshakeResult.ENCRYPTION_MISMATCH,
 }
 
+NOT_NOW = (500).to_bytes(4, sys.byteorder)  # status in ZAP (ZeroMQ RFC 27) of a server that refuses a key it knows
 MAX_CLOSES = 4  # closed connections in a row without a ZMTP greeting, after which the likely cause is reported
 _counter = itertools.count()
 
@@ -107,6 +109,8 @@ class ConnectionMonitor:
             # The first frame is the event's number (16 bits) and a value, the second the peer's address.
             number = int.from_bytes(frames[0][:2], sys.byteorder)
             result = next((result for event, result in _EVENTS.items() if event == number), None)
+            if result is HandshakeResult.UNKNOWN_CLIENT_KEY and frames[0][2:6] == NOT_NOW:
+                result = HandshakeResult.NOT_ADMITTED
             if result is HandshakeResult.WRONG_SERVER_KEY:
                 self._closes += 1
             elif result is not None:
@@ -141,6 +145,12 @@ def describe_result(
             f"the server at {address} does not know this computer's key yet; send the key (Copy My Key) to the "
             "server's administrator, who runs: dreamwright keys allow NAME KEY. Its fingerprint is "
             f"{fingerprint(credentials.own.public)}; the connection opens a few seconds later"
+        )
+    if result is HandshakeResult.NOT_ADMITTED:
+        return ConnectionReason.NOT_ADMITTED, (
+            f"the server at {address} admits no more connections now, with the keys of one user or in all; close a "
+            "Blender that needs none, or ask its administrator, whose log names the limit; it is tried again every few "
+            "seconds"
         )
     if result is HandshakeResult.WRONG_SERVER_KEY and credentials is not None:
         return ConnectionReason.WRONG_SERVER_KEY, (

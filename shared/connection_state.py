@@ -28,6 +28,7 @@ class ConnectionReason(str, Enum):
     SERVER_SHUTDOWN = "server-shutdown"  # the server announced its end
     UNKNOWN_CLIENT_KEY = "unknown-client-key"  # the server does not know this client's key
     KEY_REVOKED = "key-revoked"  # the server knew this client's key, and no longer accepts it
+    NOT_ADMITTED = "not-admitted"  # the server knows this client's key, and has too many connections
     WRONG_SERVER_KEY = "wrong-server-key"  # the server has another key than the one expected
     ENCRYPTION_REQUIRED = "encryption-required"  # the server encrypts, and this client has no credentials
     SERVER_NOT_ENCRYPTED = "server-not-encrypted"  # this client has credentials, and the server does not encrypt

@@ -32,7 +32,8 @@ from .policy import Policy
 from .service import RequestContext, Service
 from .state_folder import lock_state_folder
 from .transport.access_control import AccessControl
-from .transport.authorized_keys import AuthorizedKeys, KeyFolder
+from .transport.authorized_keys import LOCAL, AuthorizedKeys, KeyFolder
+from .transport.connection_counts import ConnectionCounts
 from .transport.connection_limiter import ConnectionLimiter
 from .transport.event_publisher import EventPublisher
 from .transport.router_socket import Request, RouterSocket, is_loopback_address
@@ -100,14 +101,18 @@ class Server:
         self._authenticator: ZapAuthenticator | None = None
         try:
             self.counters = Counters()
+        self._policy = policy
             self.router = RouterSocket(self._context, self.counters)
             if pair is None:
                 # With a ZAP domain libzmq speaks ZMTP 3 only. Without one it takes arbitrary bytes for a peer of ZMTP
                 # 1, which has no handshake and no heartbeat, and keeps that connection for ever.
                 self.router.socket.setsockopt_string(zmq.ZAP_DOMAIN, DOMAIN)
+        self._authorized: AuthorizedKeys | None = None  # None: a server without keys
             else:
-                self._authenticator = ZapAuthenticator(self._context, AuthorizedKeys(keys))
+                self._authorized = AuthorizedKeys(keys)
+                self._authenticator = ZapAuthenticator(self._context, self._authorized, self._admit)
                 self._authenticator.secure(self.router.socket, pair)
+            self.connections = ConnectionCounts(self.router.socket, time.monotonic)
             self.address = self.router.bind(address, loopback_only=pair is None)
             self.publisher = EventPublisher(self._send_event, time.monotonic)
             self.store = JobStore(state, listener=self.publisher)
@@ -144,6 +149,9 @@ class Server:
         self.service.step()
         if self.publish_metrics is not None and time.monotonic() >= self._metrics_at:
             self._metrics_at = time.monotonic() + METRICS_INTERVAL_S
+        silent = self.connections.step()
+        if silent:
+            log.info("clients disconnected that sent nothing", extra={"connections": silent})
             self.publish_metrics(self.service.metrics())
 
     def use_policy(self, policy: Policy) -> None:
@@ -166,6 +174,7 @@ class Server:
                 self.step()
                 between_steps(self)
             drained = self._drain(stopping, grace_s)
+        self._policy = policy
         finally:
             self.close(0.0, LINGER_MS if stopping() < 2 else 0)  # the workers have had their time
         return drained
@@ -195,6 +204,7 @@ class Server:
             except zmq.Again:
                 return
             if request is None:
+        self.connections.close()
                 return
             self._message_completed(request.frame)
             if request.frames == 1:
@@ -232,6 +242,12 @@ class Server:
             reply = INTERNAL_ERROR
         if reply is not None:
             try:
+        user = LOCAL if self._authenticator is None else self._authenticator.name_of(frame)
+        self.connections.message(descriptor, user)
+
+    def _admit(self, user: str) -> bool:
+        """Whether a user may have one more connection."""
+        return self.connections.admit(user, self._policy.connections_per_user, self._policy.connections_total)
                 data = pack(reply, number)
             except ProtocolError:  # text of a client in a reply may break the protocol, and must not end the server
                 log.exception("reply breaks the protocol", extra={"request": kind})

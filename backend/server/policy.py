@@ -58,6 +58,19 @@ class Policy:
         unit="GB",
         help="Largest size of the files of ended jobs. Above it the oldest are removed, downloaded ones first.",
     )
+    keep_gb_per_user: float = setting(
+        10.0,
+        (0.001, 1e6),
+        unit="GB",
+        help="Largest size of the files of one user's ended jobs, with pinned ones, on a server with keys. Above it "
+        "the user's oldest are removed, downloaded ones first.",
+    )
+    ended_per_user: int = setting(
+        1000,
+        (1, 100_000),
+        help="Largest number of ended jobs of one user that are kept, on a server with keys. Above it that user's "
+        "oldest are removed, downloaded ones first.",
+    )
     pinned_per_user: int = setting(50, (0, 10_000), help="Largest number of jobs that one user has pinned.")
     upload_mb_per_user: float = setting(
         128.0,
@@ -68,11 +81,23 @@ class Policy:
     upload_mb_total: float = setting(
         2048.0, (1, 1e7), unit="MB", help="Largest size of the meshes that all users have uploaded."
     )
+    uploads_per_user: int = setting(
+        32,
+        (1, 10_000),
+        help="Largest number of meshes that one user has uploaded, whole or in part. Above it the least recently used "
+        "are removed.",
+    )
     upload_hours: float = setting(
         24.0,
         (0.01, 10_000),
         unit="hours",
         help="How long an uploaded mesh is kept after its last use. A job has a copy of its own.",
+    )
+    connections_per_user: int = setting(
+        32, (1, 10_000), help="Largest number of connections with the keys of one user. More are not admitted."
+    )
+    connections_total: int = setting(
+        2000, (1, 100_000), help="Largest number of connections of all users. More are not admitted."
     )
     max_worker_failures: int = setting(
         3, (1, 100), help="Failed attempts in a row without progress after which a job fails."

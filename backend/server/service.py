@@ -56,6 +56,7 @@ from .jobs.uploads import Uploads
 from .monitoring.status_reporter import MetricsSnapshot, StatusReporter
 from .policy import Policy
 from .requests import capabilities, check_submission
+from .jobs.retention import check_pinned_bytes
 from .transport.authorized_keys import LOCAL
 from .transport.event_publisher import EventPublisher
 from .workers.dispatcher import Dispatcher
@@ -224,6 +225,7 @@ class Service:
         fields = {"job": name, "user": owner, "model": request.model, "preset": request.preset}
         log.info("job submitted", extra=fields)
         self.dispatcher.update_eta()
+        self.cleanup.make_room(owner)
         return self._reply(name)
 
     def _validated(self, request: SubmitJob, context: RequestContext) -> Job:
@@ -271,6 +273,9 @@ class Service:
         """The jobs of a group that the user may see. Raises RequestError when there is none."""
         members = self._groups.members(group, None if context.is_admin else context.owner) if group else []
         if not members:
+        if request.pinned and not record.summary.pinned and record.owner != LOCAL:
+            used = self.cleanup.pinned_bytes(record.owner)
+            check_pinned_bytes(used, self.cleanup.retained_bytes(record), self._policy.keep_gb_per_user)
             raise RequestError("no-such-job", f"there is no group {group!r}")
         return members
 

@@ -12,6 +12,7 @@ from dreamwright.shared.job_states import ENDED, JobState
 
 from ...scenes.initial_field import FIELD_FILE
 from ..policy import Policy
+from ..transport.authorized_keys import LOCAL
 from ..workers.job_executor import INITIAL_FIELD_FILE
 from .job_record import JobRecord
 from .job_store import JobStore, StorageError
@@ -45,23 +46,35 @@ class Cleanup:
         """Delete the ended jobs that the retention policy does not keep, and commit the folder's age."""
         try:
             self._store.save_counters()
-            now = self._store.age.now_s()
-            retained = [
-                RetainedJob(
-                    record.job,
-                    now - record.ended_age,
-                    self.retained_bytes(record),
-                    record.summary.fetched or not record.summary.mesh_bytes,
-                    record.summary.pinned,
-                )
-                for record in self._store.records.values()
-                if record.state in ENDED
-            ]
+            ended = [record for record in self._store.records.values() if record.state in ENDED]
+            retained = [self._retained(record) for record in ended]
             for job in expired(retained, self._policy):
                 log.info("job expired", extra={"job": job})
                 self.delete(self._store.records[job])
         except StorageError as error:
             log.warning("expired jobs not deleted", extra={"why": str(error)})
+
+    def _retained(self, record: JobRecord) -> RetainedJob:
+        age_s, size = self._store.age.now_s() - record.ended_age, self.retained_bytes(record)
+        fetched = record.summary.fetched or not record.summary.mesh_bytes
+        return RetainedJob(record.job, age_s, size, fetched, record.summary.pinned, record.owner)
+
+    def make_room(self, owner: str) -> None:
+        """Delete an owner's oldest ended jobs above `ended_per_user`, before another is added. Raises StorageError.
+
+        Otherwise, jobs that are submitted and cancelled in a loop would fill the memory before `remove_expired`.
+        """
+        if owner == LOCAL or self._store.ended_jobs(owner) <= self._policy.ended_per_user:
+            return
+        own = (r for r in self._store.records.values() if r.owner == owner and r.state in ENDED)
+        for job in expired([self._retained(record) for record in own], self._policy):
+            log.info("job makes room", extra={"job": job, "user": owner})
+            self.delete(self._store.records[job])
+
+    def pinned_bytes(self, owner: str) -> int:
+        """Bytes of the files of an owner's pinned jobs."""
+        pinned = (r for r in self._store.records.values() if r.owner == owner and r.summary.pinned)
+        return sum(self.retained_bytes(record) for record in pinned)
 
     def retained_bytes(self, record: JobRecord) -> int:
         """Bytes of an ended job's files: mesh, preview and field, and whatever a resumable one continues from."""

@@ -20,29 +20,12 @@ from ...errors import CheckpointError
 from .durations import DurationSample, DurationStats
 from .job_record import COLUMNS, JobListener, JobRecord, NoListener, from_row, new_job_name, new_summary, to_row
 from .retention import MonotonicAge
+from .schema import DATABASE_FILE as DATABASE_FILE
+from .schema import prepare_database
 from .scheduling import QueuedJob, RoundRobin, sort_queue, started
 
 log = logging.getLogger(__name__)
 
-DATABASE_FILE = "jobs.sqlite3"
-SCHEMA_VERSION = 4
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS jobs (
-    job TEXT PRIMARY KEY,
-    owner TEXT NOT NULL,
-    ticket TEXT NOT NULL,
-    state TEXT NOT NULL,
-    arrival INTEGER NOT NULL,
-    attempts INTEGER NOT NULL,
-    turn INTEGER NOT NULL,
-    ended_age REAL NOT NULL,
-    summary TEXT NOT NULL,
-    UNIQUE (owner, ticket)
-);
-CREATE TABLE IF NOT EXISTS counters (name TEXT PRIMARY KEY, value REAL NOT NULL);
-CREATE TABLE IF NOT EXISTS turns (owner TEXT PRIMARY KEY, turn INTEGER NOT NULL);
-CREATE TABLE IF NOT EXISTS durations (key TEXT, device TEXT, samples TEXT NOT NULL, PRIMARY KEY (key, device));
-"""
 WRITE_JOB = f"INSERT OR REPLACE INTO jobs ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"
 CHANGES_AHEAD = 1_000_000  # progress is numbered in memory only; a restart skips numbers that a crash may have lost
 
@@ -72,7 +55,7 @@ class JobStore:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(folder / DATABASE_FILE, isolation_level=None)
-            self._prepare()
+            prepare_database(self._db, folder)
             rows = self._db.execute(f"SELECT {', '.join(COLUMNS)} FROM jobs").fetchall()
             counters = dict(self._db.execute("SELECT name, value FROM counters").fetchall())
             next_turns = dict(self._db.execute("SELECT owner, turn FROM turns").fetchall())
@@ -92,19 +75,6 @@ class JobStore:
         age_s, saved_at = float(counters.get("age_s", 0.0)), float(counters.get("saved_at", 0.0))
         self.age = MonotonicAge(age_s, saved_at, wall, clock)
         self._renumber()
-
-    def _prepare(self) -> None:
-        """Set the journal mode and create missing tables. Raises CheckpointError for a database of another version."""
-        self._db.execute("PRAGMA journal_mode=WAL")
-        self._db.execute("PRAGMA synchronous=FULL")
-        version = self._db.execute("PRAGMA user_version").fetchone()[0]
-        if version not in (0, SCHEMA_VERSION):
-            age = "a newer" if version > SCHEMA_VERSION else "an older"
-            raise CheckpointError(
-                f"{self.folder} was written by {age} Dreamwright (database version {version}, this one has "
-                f"{SCHEMA_VERSION}); use that version, or choose another folder with --state"
-            )
-        self._db.executescript(f"BEGIN;{SCHEMA}PRAGMA user_version={SCHEMA_VERSION};COMMIT;")
 
     def close(self) -> None:
         """Write the counters and close the database."""
@@ -219,6 +189,10 @@ class JobStore:
     def open_jobs(self, owner: str | None = None) -> int:
         """The number of jobs that have not ended, of one owner or of all."""
         return sum(1 for r in self.records.values() if r.state not in ENDED and owner in (None, r.owner))
+
+    def ended_jobs(self, owner: str) -> int:
+        """The number of ended jobs of one owner."""
+        return sum(1 for r in self.records.values() if r.state in ENDED and r.owner == owner)
 
     def newest(self, owner: str | None, before: int, count: int) -> list[JobRecord]:
         """An owner's jobs (None: everybody's), newest change first, of those changed before `before` (0: all)."""

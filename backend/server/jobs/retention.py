@@ -7,7 +7,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from dreamwright.shared.errors import RequestError
+from dreamwright.shared.numbers import number_text
+
 from ..policy import GIGABYTE, Policy
+from ..transport.authorized_keys import LOCAL
 
 DAY_S = 86_400.0
 UNFETCHED_FACTOR = 2.0  # a mesh that nobody has fetched is kept this many times as long
@@ -22,23 +26,52 @@ class RetainedJob:
     size: int  # bytes of its files
     fetched: bool  # its whole mesh was fetched, or there is none
     pinned: bool
+    owner: str = LOCAL
 
 
 def expired(retained: Iterable[RetainedJob], policy: Policy) -> list[str]:
-    """Jobs to delete: those too old, then the oldest above the size limit, fetched ones first; never pinned ones."""
-    free = [job for job in retained if not job.pinned]
+    """Jobs to delete: those too old, then the oldest above a limit, fetched ones first; never pinned ones.
+
+    The limits of one user do not hold for LOCAL: without keys one user is everybody, and has the limits of all.
+    """
+    jobs = list(retained)
     limit_s = policy.keep_days * DAY_S
-    old = [job for job in free if job.age_s > limit_s * (1.0 if job.fetched else UNFETCHED_FACTOR)]
-    gone = {job.job for job in old}
-    left = sorted((job for job in free if job.job not in gone), key=lambda job: (not job.fetched, -job.age_s))
-    excess = sum(job.size for job in left) - policy.keep_gb * GIGABYTE
-    for job in left:
-        if excess <= 0:
-            break
-        if job.size:
+    gone = {
+        job.job for job in jobs if not job.pinned and job.age_s > limit_s * (1.0 if job.fetched else UNFETCHED_FACTOR)
+    }
+    by_owner: dict[str, list[RetainedJob]] = {}
+    for job in jobs:
+        if job.job not in gone and job.owner != LOCAL:
+            by_owner.setdefault(job.owner, []).append(job)
+    for own in by_owner.values():
+        pinned = sum(job.size for job in own if job.pinned)
+        gone |= _excess(own, policy.keep_gb_per_user * GIGABYTE - pinned, policy.ended_per_user)
+    gone |= _excess((job for job in jobs if job.job not in gone), policy.keep_gb * GIGABYTE, None)
+    return sorted(gone)
+
+
+def _excess(jobs: Iterable[RetainedJob], size_limit: float, count_limit: int | None) -> set[str]:
+    """Unpinned jobs, the fetched and then the oldest first, without which the others keep to both limits."""
+    left = sorted((job for job in jobs if not job.pinned), key=lambda job: (not job.fetched, -job.age_s))
+    too_many = 0 if count_limit is None else len(left) - count_limit
+    excess, gone = sum(job.size for job in left) - size_limit, set()
+    for index, job in enumerate(left):
+        if index < too_many or (excess > 0 and job.size):
             gone.add(job.job)
             excess -= job.size
-    return sorted(gone)
+        elif excess <= 0:
+            break
+    return gone
+
+
+def check_pinned_bytes(used: int, more: int, limit_gb: float) -> None:
+    """Raises RequestError when a user's pinned jobs and one more have more bytes than the user's ended jobs may."""
+    if used + more > limit_gb * GIGABYTE:
+        raise RequestError(
+            "too-many",
+            f"the user's pinned jobs use {used / 1e6:.1f} MB and this one {more / 1e6:.1f} MB; allowed are "
+            f"{number_text(1000 * limit_gb)} MB a user; unpin or delete one first",
+        )
 
 
 def folder_size(folder: Path) -> int:

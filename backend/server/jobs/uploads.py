@@ -180,18 +180,20 @@ class Uploads:
                 self._remove(key)
 
     def _make_room(self, own: str, size: int) -> None:
-        """Remove the least recently used uploads: own ones above the user's limit, idle ones above the total limit."""
+        """Remove the least recently used uploads: own ones above the user's limits, idle ones above the total limit."""
         for limit_mb, own_only in ((self._policy.upload_mb_per_user, True), (self._policy.upload_mb_total, False)):
             limit = int(limit_mb * MEGABYTE)
             counted = {key: upload for key, upload in self._uploads.items() if key[0] == own or not own_only}
             excess = size + sum(upload.total for upload in counted.values()) - limit
+            too_many = len(counted) + 1 - self._policy.uploads_per_user if own_only else 0
             now = self._clock()
             removable = [key for key, upload in counted.items() if own_only or now - upload.used_at > UNDER_WAY_S]
             for key in sorted(removable, key=lambda key: counted[key].used_at):
-                if excess <= 0:
+                if excess <= 0 and too_many <= 0:
                     break
                 self._remove(key)
                 excess -= counted[key].total
+                too_many -= 1
             if excess > 0 and own_only:
                 raise RequestError(
                     "too-many",

@@ -9,6 +9,7 @@ is logged and refuses one connection; a handler that ends, ends the server; and 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 import zmq
 
@@ -26,15 +27,23 @@ MAX_LOGGED = 1000  # unknown keys whose fingerprints are logged, so that a flood
 
 
 class ZapAuthenticator:
-    """Answers libzmq's authentication requests, and names the user who sent a frame."""
+    """Answers libzmq's authentication requests, and names the user who sent a frame.
 
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], authorized: AuthorizedKeys) -> None:
+    `admit` is asked whether a user may have one more connection.
+    """
+
+    def __init__(
+        self,
+        context: zmq.Context[zmq.Socket[bytes]],
+        authorized: AuthorizedKeys,
+        admit: Callable[[str], bool] = lambda user: True,
+    ) -> None:
         if not zmq.has("curve") or zmq.zmq_version_info() < MIN_ZMQ:
             raise ConfigError(
                 f"ZeroMQ {zmq.zmq_version()} is installed; encryption needs {'.'.join(map(str, MIN_ZMQ))} or later "
                 "with CURVE: pip install -U pyzmq"
             )
-        self._authorized = authorized
+        self._authorized, self._admit = authorized, admit
         self._logged: set[str] = set()
         self.socket = context.socket(zmq.ROUTER)  # not REP: a request without an answer must not block the others
         self.socket.setsockopt(zmq.LINGER, 0)
@@ -87,6 +96,8 @@ class ZapAuthenticator:
         if user is None:
             self._log_unknown(key)
             return _envelope(parts, b"400", b"unknown key", b"")
+        if not self._admit(user.name):
+            return _envelope(parts, b"500", b"too many connections", b"")
         log.info("user connects", extra={"user": user.name})
         return _envelope(parts, b"200", b"OK", format_key(key).encode())
 
@@ -103,6 +114,11 @@ class ZapAuthenticator:
         except zmq.ZMQError:
             return "", None
         return key, self._authorized.user_of(key)
+
+    def name_of(self, frame: zmq.Frame) -> str:
+        """The name of a frame's sender, "" for a key that is not authorized any more."""
+        user = self.user_of(frame)[1]
+        return "" if user is None else user.name
 
     def still_allowed(self, key: str, status: str) -> bool:
         """Whether a key's user still has this status."""

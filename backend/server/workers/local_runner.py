@@ -14,17 +14,17 @@ from typing import Any
 
 import zmq
 
-from dreamwright.shared import limits
 from dreamwright.shared.errors import ProtocolError
 
 from ...io.child_process import close_stdin, start_child
 from .runner import WorkerExited
+from .worker_endpoint import WorkerEndpoint
 from .worker_protocol import JobFinished, Ready, Report, RunJob, Stop, pack_order, unpack_order
 
 log = logging.getLogger(__name__)
 
 WORKER_MODULE = "dreamwright.backend.server.workers.worker"
-REPORTS_PER_CALL = 1000  # anyone on this machine can send to the port, and must not keep the server from its work
+REPORTS_PER_CALL = 1000  # one worker must not keep the server from its work
 START_TIMEOUT_S = 600.0  # for a worker to become ready for its next job; then it is killed and started again
 LONGEST_BACKOFF_S = 60.0  # before a worker that ends before it was ready is started again; 1 s at first, doubling
 
@@ -44,7 +44,7 @@ class WorkerProcess:
 
 
 class LocalRunner:
-    """A `Runner` that talks to its workers over a loopback port of its own."""
+    """A `Runner` that talks to its workers over a socket of its own; `log_folder` lies in the state folder."""
 
     def __init__(
         self,
@@ -54,12 +54,8 @@ class LocalRunner:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._secret = secrets.token_hex(32)
-        self.socket = context.socket(zmq.ROUTER)
-        self.socket.setsockopt(zmq.LINGER, 0)
-        self.socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
-        self.socket.setsockopt(zmq.MAXMSGSIZE, 2 * limits.REPLY_BYTES)  # the largest message is a preview
-        port = self.socket.bind_to_random_port("tcp://127.0.0.1")
-        self._address = f"tcp://127.0.0.1:{port}"
+        self._endpoint = WorkerEndpoint(context, log_folder.parent)
+        self.socket = self._endpoint.socket
         self._workers = {device: WorkerProcess(device) for device in devices}
         self._log_folder, self._clock = log_folder, clock
 
@@ -147,7 +143,7 @@ class LocalRunner:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-        self.socket.close(0)
+        self._endpoint.close()
 
     def _check(self, worker: WorkerProcess) -> WorkerExited | None:
         """Kill a worker that does not become ready; the exit of one that ended since the last call."""
@@ -177,7 +173,7 @@ class LocalRunner:
 
     def _start(self, worker: WorkerProcess) -> None:
         name = worker.device.replace(":", "-")
-        request = {"address": self._address, "secret": self._secret, "device": worker.device}
+        request = {"address": self._endpoint.address, "secret": self._secret, "device": worker.device}
         try:
             self._log_folder.mkdir(parents=True, exist_ok=True)
             with (self._log_folder / f"worker-{name}.log").open("ab") as output:

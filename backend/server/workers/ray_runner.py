@@ -25,6 +25,7 @@ from ...errors import CheckpointError, ConfigError
 from ...io.child_process import close_stdin, start_child
 from .local_runner import LONGEST_BACKOFF_S
 from .runner import WorkerExited
+from .worker_endpoint import WorkerEndpoint
 from .worker_protocol import (
     ActorFound,
     ActorLost,
@@ -104,12 +105,10 @@ class RayRunner:
         check_cluster(cluster)
         self._cluster = cluster
         self._secret = secrets.token_hex(32)
-        self.socket = context.socket(zmq.ROUTER)
-        self.socket.setsockopt(zmq.LINGER, 0)
-        self.socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
-        port = self.socket.bind_to_random_port("tcp://127.0.0.1")
+        self._endpoint = WorkerEndpoint(context, log_folder.parent)
+        self.socket = self._endpoint.socket
         self._request = {
-            "address": f"tcp://127.0.0.1:{port}",
+            "address": self._endpoint.address,
             "secret": self._secret,
             "cluster": cluster,
             "namespace": namespace,
@@ -275,7 +274,7 @@ class RayRunner:
                 self._bridge.kill()
                 self._bridge.wait()
             self._bridge = None
-        self.socket.close(0)
+        self._endpoint.close()
 
     def _start(self) -> None:
         self._found = {}
