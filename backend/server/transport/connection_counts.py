@@ -52,8 +52,9 @@ class ConnectionCounts:
 
     def admit(self, user: str, user_limit: int, total_limit: int) -> bool:
         """Whether a user may have one more connection, which is counted then; a refusal is logged once a minute."""
+        self._read_events()  # the connection that asks must be among the total
         now, used = self._clock(), self.of(user)
-        if used < user_limit and self.total <= total_limit:  # the one that asks is among the total
+        if used < user_limit and self.total <= total_limit:
             self._admitted.setdefault(user, []).append(now)
             return True
         if now >= self._log_at.get(user, now):
@@ -77,14 +78,7 @@ class ConnectionCounts:
 
     def step(self) -> int:
         """Follow what happened to the connections; every second, close silent ones. Returns how many were closed."""
-        for _ in range(EVENTS_PER_READ):
-            try:
-                frames = self._events.recv_multipart(zmq.NOBLOCK)
-            except zmq.Again:
-                break
-            # The event's number (16 bits), then the file descriptor (32 bits).
-            event = int.from_bytes(frames[0][:2], sys.byteorder)
-            self._follow(event, int.from_bytes(frames[0][2:6], sys.byteorder, signed=True))
+        self._read_events()
         now = self._clock()
         if now < self._check_at:
             return 0
@@ -99,6 +93,16 @@ class ConnectionCounts:
         """End the monitor."""
         self._socket.disable_monitor()
         self._events.close(0)
+
+    def _read_events(self) -> None:
+        for _ in range(EVENTS_PER_READ):
+            try:
+                frames = self._events.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                break
+            # The event's number (16 bits), then the file descriptor (32 bits).
+            event = int.from_bytes(frames[0][:2], sys.byteorder)
+            self._follow(event, int.from_bytes(frames[0][2:6], sys.byteorder, signed=True))
 
     def _follow(self, event: int, descriptor: int) -> None:
         if event == zmq.EVENT_ACCEPTED:
