@@ -24,6 +24,15 @@ class ModelInfo:
     vocabulary: tuple[str, ...] = text_list(500)  # all words that it knows; empty: it takes any prompt
     word_kinds: dict[str, Any] = scalar_map(500)  # "color" or "prop" by word of the vocabulary
     synonyms: dict[str, Any] = scalar_map(1000)  # word of the vocabulary by other word or phrase
+    license: str = text(limits.MESSAGE_CHARACTERS, "")
+    license_url: str = text(limits.VALUE_CHARACTERS, "")  # a page that states the license; "": none is known
+    memory_gb: float = number(0, 1e6, 0.0)  # of device memory that guidance takes, 1e9 bytes, roughly; 0: unknown
+    text_encoder_gb: float = number(0, 1e6, 0.0)  # of memory while prompts are encoded
+    download_bytes: int = integer(0, LARGEST, 0)  # of a whole download, roughly; 0: there is none
+    disk_bytes: int = integer(0, LARGEST, 0)  # on the server's disk, in part or whole
+    gated: bool = boolean(False)  # its license has to be accepted on the hub first
+    can_download: bool = boolean(False)  # whether this user may have the server download it now
+    download_fault: str = text(limits.MESSAGE_CHARACTERS, "")  # why not, as a sentence
 
 
 @dataclass(frozen=True)
@@ -74,7 +83,7 @@ class SettingRange:
 class Capabilities:
     """Everything that a server offers, and its limits."""
 
-    models: tuple[ModelInfo, ...] = list_of(ModelInfo, 100)
+    models: tuple[ModelInfo, ...] = list_of(ModelInfo, limits.MODELS)
     presets: tuple[PresetInfo, ...] = list_of(PresetInfo, 20)  # the first is the default
     recipes: tuple[RecipeInfo, ...] = list_of(RecipeInfo, 100)
     settings: tuple[SettingInfo, ...] = list_of(SettingInfo, limits.SETTINGS)
@@ -84,3 +93,4 @@ class Capabilities:
     setting_bounds: tuple[SettingRange, ...] = list_of(
         SettingRange, limits.SETTINGS, ()
     )  # of all settings, also hidden ones
+    models_free_bytes: int = integer(0, LARGEST, 0)  # free where models are stored, for users who may download; else 0

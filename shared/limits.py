@@ -30,6 +30,7 @@ JOBS_LISTED = 500  # jobs in one reply
 JOB_CHARACTERS = 40  # a job id
 GROUP_CHARACTERS = 40  # the id of a group of jobs, made by the client
 TICKET_CHARACTERS = 64  # a ticket, or the id of a client installation
+MODELS = 100  # models that a server describes
 OWNER_CHARACTERS = 200  # a user's name
 SEED_LARGEST = 2**31 - 1  # of a job
 VARIATIONS_LARGEST = 16  # jobs of one group: a contact sheet of 4 x 4

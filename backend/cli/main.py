@@ -20,6 +20,7 @@ from typing import NoReturn
 from dreamwright.shared import __version__
 
 from ..errors import DreamwrightError, is_out_of_memory, one_line
+from ..models.hub_access import forbid_hub
 from .signals import INTERRUPTED, interrupt_on_signals
 from .streams import SafeStream, safe_streams
 
@@ -73,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with safe_streams() as (stdout, _):
         options = build_parser().parse_args(arguments)
         if not (options.command == "models" and options.action == "download"):
-            os.environ["HF_HUB_OFFLINE"] = "1"  # no other command uses the hub, nor do the processes that it starts
+            forbid_hub()
         code = _run(options)
         return _check_output(options.command, code, stdout)
 

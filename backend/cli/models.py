@@ -277,6 +277,10 @@ class _DownloadBar:
                 dynamic_ncols=True,
             )
 
+    def begin_file(self, path: str, here: int) -> None:
+        """Count the bytes that an earlier run received."""
+        self.advance(here)
+
     def advance(self, count: int) -> None:
         """Count more bytes."""
         self._done += count

@@ -8,7 +8,6 @@ download continues, also from another source (`download_staging`).
 from __future__ import annotations
 
 import errno
-import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from huggingface_hub.errors import HfHubHTTPError
 
 from ..errors import ModelError, one_line
 from .clip_files import CONFIG, is_clip
+from .disk_use import SPARE_BYTES, free_bytes
 from .download_progress import CountingProgress, Progress
 from .download_record import DownloadRecord, read_record, write_record
 from .download_staging import StagingFolder
@@ -26,8 +26,6 @@ from .model_files import INDEX, needed_files
 from .record_file import PRIVATE, HubFile
 from .registry import ModelSource, RegisteredModel
 from .unsupported_files import unsupported_kind
-
-SPARE_BYTES = 64 * 2**20  # left free on the disk, so that the machine goes on working
 
 
 @dataclass(frozen=True)
@@ -199,7 +197,7 @@ def _is_intact(staging: StagingFolder, file: HubFile, progress: Progress) -> boo
 
 
 def _check_space(folder: Path, needed: int, total: int) -> None:
-    free = shutil.disk_usage(folder).free
+    free = free_bytes(folder)
     if needed + SPARE_BYTES > free:
         raise ModelError(
             f"the disk of {folder} has {free / 1e9:.1f} GB free and the download needs "

@@ -19,6 +19,9 @@ class Progress(Protocol):
     def begin(self, total: int, here: int) -> None:
         """Start a count of `total` bytes, of which `here` are already there."""
 
+    def begin_file(self, path: str, here: int) -> None:
+        """The next file, of which `here` bytes are there from an earlier run: they count as `advance` does."""
+
     def advance(self, count: int) -> None:
         """Count bytes; a negative number takes some back."""
 
@@ -69,6 +72,9 @@ class NullProgress:
         return None
 
     def begin(self, total: int, here: int) -> None:
+        return None
+
+    def begin_file(self, path: str, here: int) -> None:
         return None
 
     def advance(self, count: int) -> None:

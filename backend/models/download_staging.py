@@ -69,7 +69,7 @@ class StagingFolder:
         partial, begin = self._partial_path(file), self.received_bytes(file)
         with open(partial, "r+b" if begin else "wb", buffering=0) as raw:
             raw.seek(begin)
-            progress.advance(begin)
+            progress.begin_file(file.path, begin)
             stream = ProgressFile(raw, progress)
             if begin < file.size or not file.size:
                 receive_content(source, commit, file, stream, begin)

@@ -112,6 +112,12 @@ def default_folder(model: RegisteredModel) -> Path:
     return models_root() / model.name.replace("/", "--")
 
 
+def download_folder(model: RegisteredModel) -> Path:
+    """The folder of a download: that of the unfinished one, which continues, else the default."""
+    found = find(model)
+    return found.partial if found.resumable and found.partial is not None else default_folder(model)
+
+
 def find(model: RegisteredModel) -> LocalModel:
     """The model on this disk: our own folder, a folder given to `--to`, or the hub's cache.
 

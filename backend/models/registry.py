@@ -21,6 +21,7 @@ STARTER_CLIP, STARTER_RETRIEVER = "starter-clip", "starter-clip-retrieval"
 PACKAGED = {STARTER: "weights", STARTER_CLIP: "image_text/guide", STARTER_RETRIEVER: "image_text/retrieve"}
 Kind = Literal["diffusion", "image-text"]
 HUB = "https://huggingface.co"
+GPL = "https://www.gnu.org/licenses/gpl-3.0.html"  # of the packaged models
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,11 @@ class RegisteredModel:
     def gated(self) -> bool:
         """Whether every source requires its license to be accepted."""
         return bool(self.sources) and all(home.gated for home in self.sources)
+
+    @property
+    def license_url(self) -> str:
+        """The page that states the license: the model's on the hub, or the packaged one's license itself."""
+        return self.sources[0].url if self.sources else GPL
 
 
 def _deepfloyd(
