@@ -48,6 +48,18 @@ class RunConfig:
     preview_interval: int = setting(
         100, (1, 1_000_000), unit="steps", identity=False, help="Steps between two preview images."
     )
+    live_mesh_interval: int = setting(
+        10,
+        (1, 1_000_000),
+        unit="steps",
+        zero="none",
+        identity=False,
+        duration=False,
+        help=(
+            "Steps between two live meshes. They are made only while somebody watches the run, and wait where they "
+            "would take more than 2% of its time."
+        ),
+    )
     max_restarts: int = setting(
         2,
         (0, 10),

@@ -20,6 +20,7 @@ from ..errors import CheckpointError, OutOfMemoryError, is_out_of_memory, one_li
 from ..fields import build_background, build_field
 from ..geometry.build import Mesh, MeshReport, build_mesh
 from ..geometry.compare import FieldViews
+from ..geometry.live_mesh import LiveMesh, live_mesh_of_field
 from ..guidance.interfaces import Guidance
 from ..optimizers.factory import build_optimizer, learning_rate, set_learning_rate
 from ..rendering.renderer import Rendering
@@ -203,6 +204,12 @@ class FieldScene(OptimizedScene):
     def preview(self) -> NDArray[np.uint8]:
         """See `Scene.preview`."""
         return preview_image(self.orbit)
+
+    @torch.no_grad()
+    def live_mesh(self) -> LiveMesh:
+        """See `Scene.live_mesh`."""
+        self.field.begin_step(self.progress)
+        return live_mesh_of_field(self.field, self.config.mesh.threshold, self.config.mesh.height_m)
 
     def check(self) -> SceneHealth:
         """See `Scene.check`."""

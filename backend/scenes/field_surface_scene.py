@@ -15,6 +15,7 @@ from torch import Tensor
 from ..config.schema import Config
 from ..errors import CheckpointError, one_line
 from ..geometry.build import Mesh, MeshReport
+from ..geometry.live_mesh import LiveMesh
 from ..geometry.tint import tinted
 from ..guidance.interfaces import Guidance
 from ..text.prompts import PromptEmbeddings
@@ -116,6 +117,10 @@ class FieldSurfaceScene:
     def preview(self) -> NDArray[np.uint8]:
         """See `Scene.preview`."""
         return self.active.preview()
+
+    def live_mesh(self) -> LiveMesh:
+        """See `Scene.live_mesh`."""
+        return self.active.live_mesh()
 
     def check(self) -> SceneHealth:
         """See `Scene.check`."""

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..config.schema import Config
 from ..geometry.build import Mesh, MeshReport
+from ..geometry.live_mesh import LiveMesh
 from ..text.prompts import PromptEmbeddings
 
 Verdict = Literal["fine", "folded", "empty", "full", "diverged"]
@@ -104,6 +105,10 @@ class Scene(Protocol):
 
     def preview(self) -> NDArray[np.uint8]:
         """An image (h, w, 3) of the scene as it is."""
+        ...
+
+    def live_mesh(self) -> LiveMesh:
+        """A coarse mesh of the scene as it is, made quickly; changes nothing. Raises RunError without a surface."""
         ...
 
     def check(self) -> SceneHealth:

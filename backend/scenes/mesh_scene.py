@@ -19,7 +19,9 @@ from ..config.schedules import warmup_cosine
 from ..config.schema import Config
 from ..errors import CheckpointError, one_line
 from ..geometry.build import Mesh, MeshReport
+from ..geometry.color import linear_to_display
 from ..geometry.input_mesh import InputMesh
+from ..geometry.live_mesh import LiveMesh, live_mesh_of_surface
 from ..geometry.topology import Surface, edges_of, face_pairs
 from ..guidance.interfaces import Guidance
 from ..mesh_rendering.render import MeshRendering, Topology, render_mesh
@@ -142,7 +144,7 @@ class MeshScene(OptimizedScene):
 
     def values(self) -> tuple[Tensor, ...]:
         """What is rendered, differentiable in the parameters: displacements first, then color changes."""
-        return self.displacements(), self.color_changes()
+        return self._changes()
 
     # --- one step
 
@@ -253,6 +255,17 @@ class MeshScene(OptimizedScene):
         return preview_image(self.orbit)
 
     @torch.no_grad()
+    def live_mesh(self) -> LiveMesh:
+        """See `Scene.live_mesh`; in the place and size of the mesh that was given."""
+        mesh = self.input_mesh.changed(*(value.cpu().double().numpy() for value in self._changes()))
+        surface = Surface(mesh.vertices.astype(np.float64), mesh.faces.astype(np.int64))
+        return live_mesh_of_surface(surface, linear_to_display(mesh.albedo))
+
+    def _changes(self) -> tuple[Tensor, Tensor]:
+        """Displacements and changes of the vertices' colors."""
+        return self.displacements(), self.color_changes()
+
+    @torch.no_grad()
     def figures(self) -> dict[str, float]:
         """moved, moved_most (scene units), recolored (display sRGB, root mean square), folded (share of the faces)."""
         displacements, color_changes = self.displacements(), self.color_changes()
@@ -291,8 +304,8 @@ class MeshScene(OptimizedScene):
     ) -> tuple[Mesh, MeshReport]:
         """The mesh in the place, size and vertex order of the one that was given; made at once."""
         with torch.no_grad():
-            values = self.displacements().cpu().double().numpy(), self.color_changes().cpu().double().numpy()
-        mesh = self.input_mesh.changed(*values)
+            changes = [value.cpu().double().numpy() for value in self._changes()]
+        mesh = self.input_mesh.changed(*changes)
         surface = Surface(mesh.vertices.astype(np.float64), mesh.faces.astype(np.int64))
         report = MeshReport.of(
             surface,

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from ..geometry.build import Mesh, MeshReport, assemble_mesh
-from ..geometry.topology import Surface
+from ..geometry.topology import FloatArray, Surface
 from .mesh_scene import MeshScene
 
 
@@ -19,11 +19,16 @@ def current_surface(scene: MeshScene) -> Surface:
     return Surface(vertices, scene.input_mesh.faces.astype("int64"))
 
 
+def current_colors(scene: MeshScene) -> FloatArray:
+    """The scene's colors of vertices (V, 3) as they are, display sRGB."""
+    with torch.no_grad():
+        return (scene.colors + scene.color_changes()).clamp(0, 1).cpu().double().numpy()
+
+
 @torch.no_grad()
 def placed_mesh(scene: MeshScene, surface: Surface, **measured: Any) -> tuple[Mesh, MeshReport]:
     """`surface` with the scene's colors, mesh.height_m high and standing on its base; `measured`: of the report."""
-    colors = (scene.colors + scene.color_changes()).clamp(0, 1).cpu().double().numpy()
-    mesh, scale, offset = assemble_mesh(surface, colors, scene.config.mesh.height_m)
+    mesh, scale, offset = assemble_mesh(surface, current_colors(scene), scene.config.mesh.height_m)
     report = MeshReport.of(
         surface,
         mesh,

@@ -17,6 +17,7 @@ from ..config.schema import Config, SphereConfig
 from ..geometry.build import Mesh, MeshReport
 from ..geometry.color import display_to_linear
 from ..geometry.input_mesh import RADIUS, InputMesh
+from ..geometry.live_mesh import LiveMesh, live_mesh_of_surface
 from ..geometry.topology import Surface, signed_volume
 from ..guidance.interfaces import Guidance
 from ..mesh_rendering.normals import face_cross
@@ -31,7 +32,7 @@ from .mesh_losses import (
     uniform_laplacian,
 )
 from .mesh_scene import MeshScene
-from .placed_mesh import current_surface, placed_mesh
+from .placed_mesh import current_colors, current_surface, placed_mesh
 from .views import CHECK_AZIMUTHS, ORBIT_DISTANCE, ORBIT_ELEVATION, ORBIT_FOCAL
 
 INSIDE_RESOLUTION = 64  # pixels a side of the views in which visible inner sides are counted
@@ -108,6 +109,17 @@ class SphereScene(MeshScene):
         within = (face_cross(vertices, faces)[face] * towards).sum(-1) < 0
         return {**super().figures(), "inside": float(within.float().mean()) if len(within) else 0.0}
 
+    def live_mesh(self) -> LiveMesh:
+        """See `Scene.live_mesh`."""
+        return live_mesh_of_surface(self._outward_surface(), current_colors(self), self.config.mesh.height_m)
+
+    def _outward_surface(self) -> Surface:
+        """The surface as it is; when it has turned inside out, all its faces are flipped."""
+        surface = current_surface(self)
+        if signed_volume(surface) < 0:
+            return Surface(surface.vertices, surface.faces[:, ::-1].copy())
+        return surface
+
     def to_mesh(
         self, progress: Callable[[float], None] = lambda share: None, should_stop: Callable[[], bool] = lambda: False
     ) -> tuple[Mesh, MeshReport]:
@@ -116,9 +128,7 @@ class SphereScene(MeshScene):
         It has the sphere's faces, so it is always closed and a manifold; when it has turned inside out, all are
         flipped.
         """
-        surface = current_surface(self)
-        if signed_volume(surface) < 0:
-            surface = Surface(surface.vertices, surface.faces[:, ::-1].copy())
+        surface = self._outward_surface()
         figures = self.figures()
         return placed_mesh(self, surface, folded=figures["folded"], inside=figures["inside"])
 

@@ -12,13 +12,15 @@ from torch import Tensor
 from ..config.schema import Config
 from ..geometry.build import Mesh, MeshReport
 from ..geometry.input_mesh import InputMesh
+from ..geometry.live_mesh import LiveMesh, live_mesh_of_surface
+from ..geometry.topology import FloatArray
 from ..guidance.interfaces import Guidance
 from ..runtime.distributed import ProcessGroup
 from ..text.prompts import PromptEmbeddings
 from .derived_config import surface_config
 from .mesh_losses import normal_difference
 from .mesh_scene import MeshScene
-from .placed_mesh import current_surface, placed_mesh
+from .placed_mesh import current_colors, current_surface, placed_mesh
 
 # Tensors of a field's mesh: type and columns. The last three are of its texture, where it has one.
 PARTS: Mapping[str, tuple[torch.dtype, int]] = {
@@ -81,6 +83,14 @@ class SurfaceScene(MeshScene):
         """(V, 3) by which the display colors of the field's mesh have changed."""
         tinted = (self.colors + self.color_changes()).clamp(0, 1)
         return (tinted - self.colors).cpu().double().numpy()
+
+    def live_mesh(self) -> LiveMesh:
+        """See `Scene.live_mesh`."""
+        return live_mesh_of_surface(current_surface(self), self.vertex_colors(), self.config.mesh.height_m)
+
+    def vertex_colors(self) -> FloatArray:
+        """The colors of the vertices (V, 3) as they are, display sRGB."""
+        return current_colors(self)
 
     def to_mesh(
         self, progress: Callable[[float], None] = lambda share: None, should_stop: Callable[[], bool] = lambda: False

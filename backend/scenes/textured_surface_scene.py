@@ -12,8 +12,9 @@ from torch import Tensor
 
 from ..config.schema import Config
 from ..geometry.build import Mesh, MeshReport
+from ..geometry.color import linear_to_display
 from ..geometry.texture import Texture
-from ..geometry.topology import Surface
+from ..geometry.topology import FloatArray, Surface
 from ..geometry.unwrap import Unwrapping
 from ..guidance.interfaces import Guidance
 from ..mesh_rendering.texture_map import TextureMap
@@ -84,6 +85,10 @@ class TexturedSurfaceScene(SurfaceScene):
         tints = self.color_changes().cpu().double().numpy()
         own = torch.from_numpy(self.texels.at_vertices(tints, self.input_mesh.faces)).to(self.texels.base)
         return self.texels.texture(self.texel_colors() + own)
+
+    def vertex_colors(self) -> FloatArray:
+        """See `SurfaceScene.vertex_colors`: those of the texture."""
+        return linear_to_display(vertex_albedo(self.texture(), len(self.input_mesh.vertices)))
 
     def to_mesh(
         self, progress: Callable[[float], None] = lambda share: None, should_stop: Callable[[], bool] = lambda: False

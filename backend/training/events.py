@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from ..geometry.live_mesh import LiveMesh
 from ..scenes.interfaces import RunState, Verdict
 
 
@@ -37,6 +38,14 @@ class Preview:
 
     step: int
     image: NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class LiveMeshMade:
+    """A coarse mesh of the scene after `step` steps, for those who watch it grow."""
+
+    step: int
+    mesh: LiveMesh
 
 
 @dataclass(frozen=True)
@@ -75,4 +84,4 @@ class Finished:
     seed: int
 
 
-Event = StepCompleted | Preparing | Preview | Checkpoint | Health | Restarted | Finished
+Event = StepCompleted | Preparing | Preview | LiveMeshMade | Checkpoint | Health | Restarted | Finished

@@ -55,10 +55,11 @@ def field_trainer(
     group: ProcessGroup | None = None,
     initial_field: InitialField | None = None,
     surface_guidance: Guidance | None = None,
+    is_watched: Callable[[], bool] = lambda: False,
 ) -> Trainer:
     """A trainer of a field, from `resume` or else from `initial_field`.
 
     Raises CheckpointError for one that does not fit.
     """
     make_scene = field_factory(config, guidance, prompts, device, group, initial_field, surface_guidance)
-    return Trainer(make_scene, config.run, resume, should_stop, clock, group)
+    return Trainer(make_scene, config.run, resume, should_stop, clock, group, is_watched)

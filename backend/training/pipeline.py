@@ -52,6 +52,7 @@ class TextTo3DPipeline:
     """One job under way. `events` runs it; `mesh` makes the scene as it is into a mesh, at any time.
 
     `initial_field`: the field that a field scene starts from. `input_mesh`: the mesh of a job that refines one.
+    `is_watched`: whether live meshes are wanted, see `Trainer`.
     `notices` and `warnings` are lines for the user; `needs` are the notices of memory and time, short for a panel.
     Raises ModelError and PromptError while loading, ConfigError for what the scene cannot do, for a run that cannot fit
     into memory and for a texture without xatlas, OutOfMemoryError when it did not fit, StoppedError, and
@@ -67,6 +68,7 @@ class TextTo3DPipeline:
         group: ProcessGroup | None = None,
         initial_field: InitialField | None = None,
         input_mesh: InputMesh | None = None,
+        is_watched: Callable[[], bool] = lambda: False,
     ) -> None:
         self.job, self._device = job, device
         group = group or SingleProcess()
@@ -90,7 +92,7 @@ class TextTo3DPipeline:
 
         def make_trainer(run: RunConfig, resume: RunState | None) -> Trainer:
             with self._within_memory(*LOADING):
-                return Trainer(make_scene, run, resume, should_stop, group=group)
+                return Trainer(make_scene, run, resume, should_stop, group=group, is_watched=is_watched)
 
         self._make_trainer = make_trainer
         self.trainer = make_trainer(job.config.run, resume)

@@ -13,7 +13,8 @@ from ..config.schema import RunConfig
 from ..errors import NonFiniteError, OutOfMemoryError, RunError, is_out_of_memory, one_line
 from ..runtime.distributed import ProcessGroup, SingleProcess
 from ..scenes.interfaces import FAILED, VERDICTS, DivergedError, RunState, Scene, SceneHealth
-from .events import Checkpoint, Event, Finished, Health, Preparing, Preview, Restarted, StepCompleted
+from .events import Checkpoint, Event, Finished, Health, LiveMeshMade, Preparing, Preview, Restarted, StepCompleted
+from .live_meshes import LiveMeshes
 from .pace import Pace
 
 SEED_STRIDE = 7919  # a restart's seed is the old one plus this prime, so that seeds 0, 1, 2 share no restarts
@@ -23,7 +24,8 @@ class Trainer:
     """Iterating yields `Event`s until the steps are done or `should_stop`, asked after every step, is true.
 
     One process of a group that should stop stops all. `make_scene` makes the scene of a seed before its first step. The
-    main process alone makes previews and checkpoints. Raises CheckpointError for a state that does not fit, and
+    main process alone makes previews, live meshes and checkpoints; live meshes only while `is_watched`, asked after
+    every step, is true. Raises CheckpointError for a state that does not fit, and
     whatever `make_scene` raises.
     """
 
@@ -35,8 +37,10 @@ class Trainer:
         should_stop: Callable[[], bool] = lambda: False,
         clock: Callable[[], float] = time.monotonic,
         group: ProcessGroup | None = None,
+        is_watched: Callable[[], bool] = lambda: False,
     ) -> None:
         self.config, self.group = config, group or SingleProcess()
+        self._is_watched = is_watched
         self._make_scene, self._should_stop, self._clock = make_scene, should_stop, clock
         self.restarts = 0 if resume is None else resume.restarts
         self.scene = make_scene(config.seed if resume is None else resume.seed)
@@ -86,6 +90,7 @@ class Trainer:
         checks = {max(1, round(share * steps)) for share in self.scene.check_shares}
         start = self._clock()
         pace = Pace(ends, self.step, start)
+        live_meshes = LiveMeshes(config.live_mesh_interval, self._is_watched, self._clock)
         self.group.check_same(f"{self.scene.prompts.texts} {self.scene.config} {self.step} {self.seed} {self.restarts}")
         self.group.broadcast(self.scene.shared_tensors())
         while not self.scene.is_done:
@@ -117,6 +122,9 @@ class Trainer:
                 continue
             if self.group.is_main and (step % config.preview_interval == 0 or step in ends):
                 yield Preview(step, self.scene.preview())
+            live_mesh = live_meshes.next(self.scene) if self.group.is_main else None
+            if live_mesh is not None:
+                yield LiveMeshMade(step, live_mesh)
             stopping = self.group.all_reduce_max(self._should_stop()) > 0 and step < steps
             if stopping or step % config.checkpoint_interval == 0 or step in ends:
                 # Should arithmetic differ between machines, the processes stay together.

@@ -51,6 +51,9 @@ class BallRunner:
     def stop(self, job: str, mode: str) -> None:
         """Its jobs are over before they could stop."""
 
+    def watch(self, job: str, is_watched: bool) -> None:
+        """Its props are made at once."""
+
     def kill(self, job: str) -> None:
         raise AssertionError(f"{job} hangs")
 

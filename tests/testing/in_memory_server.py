@@ -34,6 +34,7 @@ class InMemoryRunner:
         self.devices, self.free = devices, list(devices)
         self.living: dict[str, int] = {}
         self.stopped: list[tuple[str, str]] = []
+        self.watched: list[tuple[str, bool]] = []
         self.at_work: dict[str, RunJob] = {}  # by device
         self.given: list[str] = []
         self.killed: list[str] = []
@@ -53,6 +54,9 @@ class InMemoryRunner:
 
     def stop(self, job: str, mode: str) -> None:
         self.stopped.append((job, mode))
+
+    def watch(self, job: str, is_watched: bool) -> None:
+        self.watched.append((job, is_watched))
 
     def kill(self, job: str) -> None:
         self.killed.append(job)

@@ -26,19 +26,22 @@ SETTINGS = {
 
 
 class RecordingWorker(Worker):
-    """Keeps its reports in `sent` and pauses after reporting step `stop_at`."""
+    """Keeps its reports in `sent`, pauses after reporting step `stop_at`, and is watched from `watch_at` on."""
 
     def __init__(self) -> None:
         self._secret, self.device, self._stop, self._reported, self._attempt = "", "cpu", None, 0.0, 0
+        self._is_watched = False
         self._orphaned = threading.Event()
         self.sent: list[Any] = []
-        self.stop_at = 10**9
+        self.stop_at = self.watch_at = 10**9
 
     def send(self, message: object) -> None:
         self.sent.append(message)
 
     def _requested_stop(self) -> str:
-        if any(isinstance(report, ProgressReport) and report.step >= self.stop_at for report in self.sent):
+        step = max([0, *self.steps()])
+        self._is_watched = step >= self.watch_at
+        if step >= self.stop_at:
             self._stop = Stop("job", "pause")
         return self._stop.mode if self._stop is not None else ""
 

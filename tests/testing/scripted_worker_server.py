@@ -39,6 +39,7 @@ class ScriptedRunner:
         self.given: list[str] = []
         self.attempts: dict[str, int] = {}
         self.stopped: list[tuple[str, str]] = []
+        self.watched: list[tuple[str, bool]] = []
         self.killed: list[str] = []
         self.queued: list[Any] = []
 
@@ -56,6 +57,9 @@ class ScriptedRunner:
 
     def stop(self, job, mode):
         self.stopped.append((job, mode))
+
+    def watch(self, job, is_watched):
+        self.watched.append((job, is_watched))
 
     def kill(self, job):
         self.killed.append(job)

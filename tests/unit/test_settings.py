@@ -232,7 +232,10 @@ def test_settings_that_may_change_on_resume() -> None:
     """The list that docs/operator/memory.md and the server's retries rely on."""
     free = {found.name for found in FIELDS.values() if not found.identity}
     assert free == {
-        *(f"run.{key}" for key in ("checkpoint_interval", "preview_interval", "max_restarts", "threads")),
+        *(
+            f"run.{key}"
+            for key in ("checkpoint_interval", "preview_interval", "live_mesh_interval", "max_restarts", "threads")
+        ),
         *("run.views_at_once", "run.ignore_memory"),
         *(f"model.{key}" for key in ("dtype", "offload", "attention_slicing", "vae_tiling", "vae_recompute")),
         "guidance.lora_recompute",

@@ -15,12 +15,21 @@ from typing import TYPE_CHECKING
 
 from dreamwright.shared.failure_causes import FailureCause
 from dreamwright.shared.limits import MESSAGE_CHARACTERS
+from dreamwright.shared.live_mesh_messages import LiveMeshFrame
 from dreamwright.shared.messages import PreviewFrame
 
 from ..jobs.preview_file import write_preview
 from ..monitoring.logging_setup import redact
 from .fencing import SupersededError, check_fence, lock
-from .worker_protocol import JobFinished, PreviewReport, ProgressReport, Report, RunJob, StatusReport
+from .worker_protocol import (
+    JobFinished,
+    LiveMeshReport,
+    PreviewReport,
+    ProgressReport,
+    Report,
+    RunJob,
+    StatusReport,
+)
 
 if TYPE_CHECKING:
     from ...scenes.interfaces import RunState
@@ -40,14 +49,20 @@ class JobExecutor:
     """Runs a job once. `send` takes its reports, of which `JobFinished` is the last.
 
     `requested_stop` is asked after every step, and while the attempt waits: "pause", "cancel" or "" to go on.
+    `is_watched`: whether live meshes are wanted, asked after every step.
     """
 
     def __init__(
-        self, order: RunJob, device: str, send: Callable[[Report], None], requested_stop: Callable[[], str]
+        self,
+        order: RunJob,
+        device: str,
+        send: Callable[[Report], None],
+        requested_stop: Callable[[], str],
+        is_watched: Callable[[], bool] = lambda: False,
     ) -> None:
         self._order, self._folder, self._device = order, Path(order.folder), device
         self._checkpoints = self._folder / "checkpoints"
-        self._send, self._requested_stop = send, requested_stop
+        self._send, self._requested_stop, self._is_watched = send, requested_stop, is_watched
         self._stop_mode = ""  # the newest answer of `requested_stop` but ""
         self._reported = 0.0
         self._mesh_sha256 = ""  # of the mesh file, once it is written
@@ -160,6 +175,7 @@ class JobExecutor:
                 self._should_stop,
                 initial_field=inputs.initial_field,
                 input_mesh=inputs.input_mesh,
+                is_watched=self._is_watched,
             )
 
         if not has_checkpoint(self._checkpoints):
@@ -268,6 +284,8 @@ class JobExecutor:
             log.warning("preview not kept", extra={**self._log_fields(), "why": str(error)})
 
     def _report_event(self, event: Event) -> None:
+        from dreamwright.shared.live_mesh import encode_live_mesh
+
         from ...training import events
 
         job, attempt = self._order.job, self._order.attempt
@@ -283,6 +301,12 @@ class JobExecutor:
             height, width = event.image.shape[:2]
             self._preview = PreviewFrame(job, event.step, width, height, zlib.compress(event.image.tobytes(), 1))
             self._send(PreviewReport(self._preview, attempt))
+        elif isinstance(event, events.LiveMeshMade):
+            mesh = event.mesh
+            data = encode_live_mesh(mesh.vertices, mesh.colors, mesh.faces)
+            self._send(
+                LiveMeshReport(LiveMeshFrame(job, event.step, len(mesh.vertices), len(mesh.faces), data), attempt)
+            )
         elif isinstance(event, events.Health):
             self._send(StatusReport(job, event.verdict, "", attempt))
         elif isinstance(event, events.Restarted):

@@ -19,7 +19,7 @@ from dreamwright.shared.errors import ProtocolError
 from ...io.child_process import close_stdin, start_child
 from .runner import WorkerExited
 from .worker_endpoint import WorkerEndpoint
-from .worker_protocol import JobFinished, Ready, Report, RunJob, Stop, pack_order, unpack_order
+from .worker_protocol import JobFinished, Ready, Report, RunJob, Stop, Watch, pack_order, unpack_order
 
 log = logging.getLogger(__name__)
 
@@ -96,6 +96,12 @@ class LocalRunner:
         for worker in self._workers.values():
             if worker.job == job:
                 self._send(worker, Stop(job, mode))
+
+    def watch(self, job: str, is_watched: bool) -> None:
+        """Tell the worker of a job whether its live meshes are wanted."""
+        for worker in self._workers.values():
+            if worker.job == job:
+                self._send(worker, Watch(job, is_watched))
 
     def kill(self, job: str) -> None:
         """Kill the worker of a job; `reports` returns its exit."""

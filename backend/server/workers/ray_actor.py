@@ -60,6 +60,7 @@ class JobActor:
     def __init__(self, job: str, attempt: int, order: bytes, compute: str, version: str) -> None:
         self._job, self._attempt, self._order, self._compute, self._version = job, attempt, order, compute, version
         self._mailbox = Mailbox()
+        self._is_watched = False
         self._stop_mode, self._stop_seen, self._polled_at = "", False, time.monotonic()
         threading.Thread(target=self._run, daemon=True).start()
 
@@ -72,6 +73,10 @@ class JobActor:
     def stop(self, mode: str) -> None:
         """See `Runner.stop`."""
         self._stop_mode = mode
+
+    def watch(self, is_watched: bool) -> None:
+        """See `Runner.watch`."""
+        self._is_watched = is_watched
 
     def _requested_stop(self) -> str:
         self._stop_seen = bool(self._stop_mode)
@@ -88,7 +93,7 @@ class JobActor:
                 self._mailbox.put(JobFinished(self._job, "failed", fault, False, self._attempt))
             else:
                 device = "cuda:0" if self._compute == "cuda" else "cpu"
-                JobExecutor(order, device, self._mailbox.put, self._requested_stop).run()
+                JobExecutor(order, device, self._mailbox.put, self._requested_stop, lambda: self._is_watched).run()
             while time.monotonic() - self._polled_at < UNPOLLED_S:
                 time.sleep(1.0)
         except BaseException:

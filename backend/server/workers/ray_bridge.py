@@ -43,6 +43,7 @@ from .worker_protocol import (
     RunJob,
     StatusReport,
     Stop,
+    Watch,
     pack_order,
     unpack_order,
 )
@@ -169,6 +170,10 @@ class RayBridge:
                     # An actor that has not started has nothing to lose.
                     grace_s = self._grace_s if handle.answered else min(self._grace_s, UNSTARTED_GRACE_S)
                     handle.stop_mode, handle.kill_at = order.mode, time.monotonic() + grace_s
+        elif isinstance(order, Watch):
+            for handle in self._actors.values():
+                if handle.job == order.job:
+                    handle.actor.watch.remote(order.is_watched)
         elif isinstance(order, KillActor):
             killed = self._actors.pop((order.job, order.attempt), None)
             if killed is not None:

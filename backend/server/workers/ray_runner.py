@@ -38,6 +38,7 @@ from .worker_protocol import (
     RunJob,
     StatusReport,
     Stop,
+    Watch,
     pack_order,
     unpack_order,
 )
@@ -58,6 +59,7 @@ class Assignment:
     attempt: int
     device: str
     stop_mode: str = ""  # of a stop that was sent; a new bridge gets it again
+    is_watched: bool = False  # as it was sent; a new bridge gets it again
 
 
 def own_namespace(state: Path) -> str:
@@ -184,6 +186,12 @@ class RayRunner:
             self._jobs[job].stop_mode = mode
             self._send(Stop(job, mode))
 
+    def watch(self, job: str, is_watched: bool) -> None:
+        """Tell the actor whether its job's live meshes are wanted."""
+        if job in self._jobs:
+            self._jobs[job].is_watched = is_watched
+            self._send(Watch(job, is_watched))
+
     def kill(self, job: str) -> None:
         """Kill the actor of a job. Does nothing without a connection, as the actor's state is then unknown."""
         assignment = self._jobs.get(job)
@@ -256,6 +264,7 @@ class RayRunner:
             if self._found.get(job, (0, ""))[0] == assignment.attempt:
                 if assignment.stop_mode:
                     self._send(Stop(job, assignment.stop_mode))
+                self._send(Watch(job, assignment.is_watched))
             else:
                 del self._jobs[job]
                 reason = "the cluster lost it while the server had no connection to it"

@@ -62,6 +62,9 @@ class Runner(Protocol):
         ignored.
         """
 
+    def watch(self, job: str, is_watched: bool) -> None:
+        """Whether somebody wants a job's live meshes; none does at its start. Unknown jobs are ignored."""
+
     def kill(self, job: str) -> None:
         """Kill the worker of a job; `WorkerExited` follows. Unknown jobs are ignored."""
 

@@ -18,7 +18,7 @@ from dreamwright.shared.failure_causes import FailureCause
 
 from ..monitoring.logging_setup import inherit_log
 from .job_executor import JobExecutor
-from .worker_protocol import Ready, RunJob, Stop, pack_order, unpack_order
+from .worker_protocol import Ready, RunJob, Stop, Watch, pack_order, unpack_order
 
 ORPHAN_GRACE_S = 5.0  # for the current step once the server is gone; then the process ends
 
@@ -32,6 +32,7 @@ class Worker:
         self._socket.setsockopt(zmq.LINGER, 2000)
         self._socket.connect(address)
         self._stop: Stop | None = None
+        self._is_watched = False
         self._orphaned = threading.Event()
         threading.Thread(target=self._watch_parent, daemon=True).start()
 
@@ -53,13 +54,13 @@ class Worker:
             if self._socket.poll(1000):
                 order = unpack_order(self._secret, self._socket.recv())
                 if isinstance(order, RunJob):
-                    self._stop = None
+                    self._stop, self._is_watched = None, False
                     self.run(order)
                     self.send(Ready(self.device))
 
     def run(self, order: RunJob) -> None:
         """Run one job; every failure becomes a report."""
-        cause = JobExecutor(order, self.device, self.send, self._requested_stop).run()
+        cause = JobExecutor(order, self.device, self.send, self._requested_stop, lambda: self._is_watched).run()
         if cause is FailureCause.DEVICE_FAULT:
             self._leave()
 
@@ -69,6 +70,8 @@ class Worker:
             order = unpack_order(self._secret, self._socket.recv())
             if isinstance(order, Stop):
                 self._stop = order
+            elif isinstance(order, Watch):
+                self._is_watched = order.is_watched
         if self._orphaned.is_set():
             sys.exit("the server is gone; the checkpoint keeps what was done")
         return self._stop.mode if self._stop is not None else ""

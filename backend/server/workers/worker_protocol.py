@@ -16,6 +16,7 @@ import msgpack
 from dreamwright.shared import limits
 from dreamwright.shared.errors import ProtocolError
 from dreamwright.shared.limits import LARGEST
+from dreamwright.shared.live_mesh_messages import LiveMeshFrame
 from dreamwright.shared.messages import CAUSES, JobSummary, PreviewFrame
 from dreamwright.shared.schema import (
     boolean,
@@ -83,6 +84,14 @@ class Stop:
 
 
 @dataclass(frozen=True)
+class Watch:
+    """Order: from the next step on make live meshes, which somebody wants, or make none."""
+
+    job: str = text(limits.JOB_CHARACTERS)
+    is_watched: bool = boolean()
+
+
+@dataclass(frozen=True)
 class Ready:
     """Report: a worker has no job and takes one."""
 
@@ -122,6 +131,19 @@ class PreviewReport:
     @property
     def job(self) -> str:
         """The job that the preview shows."""
+        return self.frame.job
+
+
+@dataclass(frozen=True)
+class LiveMeshReport:
+    """Report: a live mesh, already in the form that subscribers receive."""
+
+    frame: LiveMeshFrame = record(LiveMeshFrame)
+    attempt: int = integer(0, LARGEST, 0)  # see `ProgressReport.attempt`
+
+    @property
+    def job(self) -> str:
+        """The job whose prop it is."""
         return self.frame.job
 
 
@@ -183,11 +205,11 @@ class KillActor:
     attempt: int = integer(1, LARGEST)
 
 
-Report = ProgressReport | StatusReport | PreviewReport | JobFinished
+Report = ProgressReport | StatusReport | PreviewReport | LiveMeshReport | JobFinished
 MESSAGE_TYPES: dict[str, type[Any]] = {
     kind.__name__: kind
     for kind in (
-        RunJob, Stop, Ready, ProgressReport, StatusReport, PreviewReport, JobFinished,
+        RunJob, Stop, Watch, Ready, ProgressReport, StatusReport, PreviewReport, LiveMeshReport, JobFinished,
         DevicesAvailable, ActorFound, Connected, ConnectionFailed, ActorLost, KillActor,
     )
 }  # fmt: skip
