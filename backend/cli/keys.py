@@ -88,6 +88,7 @@ def run(options: argparse.Namespace) -> int:
     if options.verb == "create":
         try:
             pair = folder.create(options.replace)
+            _record(folder, "create server keys", "", fingerprint(pair.public))
         except OSError as error:
             raise ConfigError(
                 f"keys cannot be kept in {folder.folder}: {error.strerror or error}; choose another --state"
@@ -98,12 +99,14 @@ def run(options: argparse.Namespace) -> int:
         _show(folder, options.address)
     elif options.verb == "allow":
         user = folder.allow(options.name, options.key, options.admin)
+        _record(folder, "allow admin" if user.is_admin else "allow", user.name, fingerprint(parse_key(options.key)))
         role = " as an admin" if user.is_admin else ""
         print(
             f"{user.name} may use this server{role}, with the key of fingerprint {fingerprint(parse_key(options.key))}"
         )
     elif options.verb == "revoke":
         user = folder.revoke(options.name)
+        _record(folder, "revoke", user.name)
         keys = f"{len(user.keys)} {'key' if len(user.keys) == 1 else 'keys'}"
         print(f"{user.name} may not use this server any more ({keys}); the jobs stay, and an admin sees them")
     else:

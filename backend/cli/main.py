@@ -34,13 +34,14 @@ COMMANDS = (
     "serve",
     "top",
     "keys",
+    "audit",
     "demo",
     "sample",
     "models",
     "doctor",
     "evaluate",
 )
-PRINTING_COMMANDS = ("top", "keys", "models", "doctor")  # their result is what they print
+PRINTING_COMMANDS = ("top", "keys", "audit", "models", "doctor")  # their result is what they print
 DEBUG = "DREAMWRIGHT_DEBUG"  # environment variable: show tracebacks
 
 

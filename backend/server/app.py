@@ -26,9 +26,12 @@ from .jobs.cleanup import Cleanup
 from .jobs.groups import JobGroups
 from .jobs.job_store import JobStore
 from .jobs.uploads import Uploads
+from .model_downloads import ModelDownloads
+from .monitoring.audit_log import AuditLog
 from .monitoring.counters import Counters
 from .monitoring.status_reporter import MetricsSnapshot, StatusReporter
 from .policy import Policy
+from .request_audit import RequestAudit
 from .service import RequestContext, Service
 from .state_folder import lock_state_folder
 from .transport.access_control import AccessControl
@@ -60,6 +63,7 @@ def build_service(
     counters: Counters,
     runner: Runner,
     clock: Callable[[], float] = time.monotonic,
+    audit: AuditLog | None = None,
 ) -> Service:
     """The service of a store and a runner, with the jobs of an earlier server recovered.
 
@@ -72,8 +76,9 @@ def build_service(
     dispatcher.recover()
     groups = JobGroups(store, cleanup, dispatcher.cancel, clock)
     return Service(
-        welcome, policy, store, publisher, dispatcher, cleanup, uploads, groups, reporter, lambda: runner.devices
-    )
+        welcome, policy, store, publisher, dispatcher, cleanup, uploads, groups, ModelDownloads(publisher, clock),
+        reporter, lambda: runner.devices, RequestAudit(audit or AuditLog(store.folder, clock=clock), store),
+    )  # fmt: skip
 
 
 class Server:
@@ -94,25 +99,27 @@ class Server:
         runner: Callable[[zmq.Context[zmq.Socket[bytes]]], Runner] | None = None,
     ) -> None:
         encrypt = not is_loopback_address(address) or encrypt
+        self._policy, self.audit = policy, AuditLog(state)
         keys = KeyFolder(state)
         pair = keys.pair() if encrypt else None
         self._lock = lock_state_folder(state)
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
         self._authenticator: ZapAuthenticator | None = None
+        self._authorized: AuthorizedKeys | None = None  # None: a server without keys
         try:
             self.counters = Counters()
-        self._policy = policy
             self.router = RouterSocket(self._context, self.counters)
+            self.connections = ConnectionCounts(self.router.socket, time.monotonic)
             if pair is None:
                 # With a ZAP domain libzmq speaks ZMTP 3 only. Without one it takes arbitrary bytes for a peer of ZMTP
                 # 1, which has no handshake and no heartbeat, and keeps that connection for ever.
                 self.router.socket.setsockopt_string(zmq.ZAP_DOMAIN, DOMAIN)
-        self._authorized: AuthorizedKeys | None = None  # None: a server without keys
             else:
                 self._authorized = AuthorizedKeys(keys)
-                self._authenticator = ZapAuthenticator(self._context, self._authorized, self._admit)
+                self._authenticator = ZapAuthenticator(
+                    self._context, self._authorized, self._admit, self._note_connection
+                )
                 self._authenticator.secure(self.router.socket, pair)
-            self.connections = ConnectionCounts(self.router.socket, time.monotonic)
             self.address = self.router.bind(address, loopback_only=pair is None)
             self.publisher = EventPublisher(self._send_event, time.monotonic)
             self.store = JobStore(state, listener=self.publisher)
@@ -125,7 +132,9 @@ class Server:
         self.access = AccessControl(self._authenticator)
         self.limiter = ConnectionLimiter(int(self.address.rpartition(":")[2]), time.monotonic)
         welcome = Welcome(f"dreamwright {__version__}", secrets.token_hex(8))
-        self.service = build_service(welcome, policy, self.store, self.publisher, self.counters, self.runner)
+        self.service = build_service(
+            welcome, policy, self.store, self.publisher, self.counters, self.runner, audit=self.audit
+        )
         self.publish_metrics: Callable[[MetricsSnapshot], None] | None = None  # called every METRICS_INTERVAL_S
         self._metrics_at = 0.0
         self._poller = zmq.Poller()
@@ -140,6 +149,9 @@ class Server:
         if self._authenticator is not None:
             self._authenticator.answer()
         self._answer_requests()
+        silent = self.connections.step()
+        if silent:
+            log.info("clients disconnected that sent nothing", extra={"connections": silent})
         disconnected = self.limiter.enforce()
         if disconnected:
             log.warning(
@@ -149,13 +161,11 @@ class Server:
         self.service.step()
         if self.publish_metrics is not None and time.monotonic() >= self._metrics_at:
             self._metrics_at = time.monotonic() + METRICS_INTERVAL_S
-        silent = self.connections.step()
-        if silent:
-            log.info("clients disconnected that sent nothing", extra={"connections": silent})
             self.publish_metrics(self.service.metrics())
 
     def use_policy(self, policy: Policy) -> None:
         """Follow these limits from now on; clients see them when they ask for the capabilities again."""
+        self._policy = policy
         self.service.use_policy(policy)
 
     def run(
@@ -174,7 +184,6 @@ class Server:
                 self.step()
                 between_steps(self)
             drained = self._drain(stopping, grace_s)
-        self._policy = policy
         finally:
             self.close(0.0, LINGER_MS if stopping() < 2 else 0)  # the workers have had their time
         return drained
@@ -183,6 +192,8 @@ class Server:
         """End the workers, whose checkpoints keep what was done, and release the port and the folder."""
         self.runner.close(grace_s)
         self.store.close()
+        self.audit.flush()
+        self.connections.close()
         self._context.destroy(linger=linger_ms)
         self._lock.release()
 
@@ -204,7 +215,6 @@ class Server:
             except zmq.Again:
                 return
             if request is None:
-        self.connections.close()
                 return
             self._message_completed(request.frame)
             if request.frames == 1:
@@ -221,6 +231,16 @@ class Server:
         except zmq.ZMQError:
             return  # not from a TCP connection
         self.limiter.message_completed(descriptor)
+        user = LOCAL if self._authenticator is None else self._authenticator.name_of(frame)
+        self.connections.message(descriptor, user)
+
+    def _admit(self, user: str) -> bool:
+        """Whether a user may have one more connection."""
+        return self.connections.admit(user, self._policy.connections_per_user, self._policy.connections_total)
+
+    def _note_connection(self, user: str, mark: str, outcome: str) -> None:
+        """Record that a key of this fingerprint was admitted or refused."""
+        self.audit.note(user, mark, "connect", outcome=outcome)
 
     def _answer(self, message: Request) -> None:
         started = time.perf_counter()
@@ -242,12 +262,6 @@ class Server:
             reply = INTERNAL_ERROR
         if reply is not None:
             try:
-        user = LOCAL if self._authenticator is None else self._authenticator.name_of(frame)
-        self.connections.message(descriptor, user)
-
-    def _admit(self, user: str) -> bool:
-        """Whether a user may have one more connection."""
-        return self.connections.admit(user, self._policy.connections_per_user, self._policy.connections_total)
                 data = pack(reply, number)
             except ProtocolError:  # text of a client in a reply may break the protocol, and must not end the server
                 log.exception("reply breaks the protocol", extra={"request": kind})
@@ -262,7 +276,9 @@ class Server:
         identity = self.access.identify(message.route, message.frame)
         if isinstance(request, Subscribe):
             self.access.remember_subscriber(message.route, identity, self.publisher)
-        reply = self.service.answer(request, RequestContext(identity.user, message.route, identity.is_admin))
+        reply = self.service.answer(
+            request, RequestContext(identity.user, message.route, identity.is_admin, identity.fingerprint)
+        )
         if isinstance(reply, Welcome):
             reply = replace(reply, epoch=reply.epoch + identity.epoch_suffix())
         return reply

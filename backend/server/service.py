@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from dreamwright.shared import limits
@@ -41,6 +41,7 @@ from dreamwright.shared.messages import (
     UploadProgress,
     Welcome,
 )
+from dreamwright.shared.model_messages import DownloadModel, ModelDownloadReply, StopDownload
 
 from ..errors import DreamwrightError
 from ..scenes.initial_field import first_step
@@ -51,29 +52,23 @@ from .jobs.initial_fields import check_field_matches, check_has_field, new_job_f
 from .jobs.job_record import JobRecord
 from .jobs.job_store import JobStore, StorageError
 from .jobs.preview_file import read_preview
+from .jobs.retention import check_pinned_bytes
 from .jobs.scheduling import check_priority, check_quota
 from .jobs.uploads import Uploads
+from .model_downloads import ModelDownloads
 from .monitoring.status_reporter import MetricsSnapshot, StatusReporter
 from .policy import Policy
+from .request_audit import RequestAudit
+from .workers.job_executor import MESH_FILE
+from .request_context import RequestContext as RequestContext
 from .requests import capabilities, check_submission
-from .jobs.retention import check_pinned_bytes
 from .transport.authorized_keys import LOCAL
 from .transport.event_publisher import EventPublisher
 from .workers.dispatcher import Dispatcher
-from .workers.job_executor import MESH_FILE
 
 log = logging.getLogger(__name__)
 
 SHUTDOWN_MESSAGE = "The server is stopping; jobs keep their progress and continue when it is back"
-
-
-@dataclass(frozen=True)
-class RequestContext:
-    """Who sends a request, over which connection, and whether they may see and change every job."""
-
-    owner: str
-    route: bytes
-    is_admin: bool = False
 
 
 class Service:
@@ -89,13 +84,16 @@ class Service:
         cleanup: Cleanup,
         uploads: Uploads,
         groups: JobGroups,
+        models: ModelDownloads,
         reporter: StatusReporter,
         devices: Callable[[], tuple[str, ...]],
+        audit: RequestAudit,
     ) -> None:
         self._welcome, self._policy, self._devices = welcome, policy, devices
         self._store, self._publisher, self._reporter = store, publisher, reporter
         self.dispatcher, self.cleanup, self.uploads = dispatcher, cleanup, uploads
-        self._groups = groups
+        self._groups, self.models = groups, models
+        self._audit = audit
         self._is_closing = False
         self._handlers: dict[type[Any], Callable[[Any, RequestContext], Any]] = {
             Hello: self._hello,
@@ -119,6 +117,18 @@ class Service:
 
     def answer(self, request: Any, context: RequestContext) -> Any:
         """The reply to a request; None for those without one. Raises RequestError."""
+        jobs, reply, outcome = self._audit.begin(request, context), None, "internal"
+        try:
+            reply = self._answer(request, context)
+            outcome = "ok"
+        except RequestError as error:
+            outcome = error.code
+            raise
+        finally:
+            self._audit.end(request, context, jobs, outcome, reply)
+        return reply
+
+    def _answer(self, request: Any, context: RequestContext) -> Any:
         self._publisher.touch(context.route)
         self._reporter.touch(context.route, context.owner)
         if isinstance(request, PreviewAck):
@@ -140,7 +150,9 @@ class Service:
         """Handle the workers' reports, assign jobs, publish events, remove discarded jobs and expired uploads."""
         self.dispatcher.step()
         self._groups.step()
+        self.models.step()
         self.uploads.remove_expired()
+        self._audit.step()
 
     def use_policy(self, policy: Policy) -> None:
         """Follow these limits from now on; what is over a lower one stays, and nothing more is taken."""
@@ -168,7 +180,7 @@ class Service:
         return self._welcome
 
     def _capabilities(self, request: GetCapabilities, context: RequestContext) -> Any:
-        return capabilities(self._devices(), self._policy)
+        return capabilities(self._devices(), self._policy, context.may_manage_models)
 
     def _status(self, request: GetStatus, context: RequestContext) -> Any:
         is_open = context.owner == LOCAL
@@ -212,6 +224,7 @@ class Service:
         check_priority(request.priority, 0, context.is_admin)
         check_place(request, self._groups.members(request.group, owner))
         self._check_quota(owner)
+        self.cleanup.make_room(owner)
         try:
             job = self._validated(request, context)
         except DreamwrightError as error:
@@ -225,7 +238,6 @@ class Service:
         fields = {"job": name, "user": owner, "model": request.model, "preset": request.preset}
         log.info("job submitted", extra=fields)
         self.dispatcher.update_eta()
-        self.cleanup.make_room(owner)
         return self._reply(name)
 
     def _validated(self, request: SubmitJob, context: RequestContext) -> Job:
@@ -260,6 +272,9 @@ class Service:
             raise RequestError(
                 "too-many", f"{pinned} of your jobs are pinned; allowed are {limit} a user; unpin one first"
             )
+        if request.pinned and not record.summary.pinned and record.owner != LOCAL:
+            used = self.cleanup.pinned_bytes(record.owner)
+            check_pinned_bytes(used, self.cleanup.retained_bytes(record), self._policy.keep_gb_per_user)
         if request.pinned != record.summary.pinned:
             self._store.update(request.job, pinned=request.pinned)
         return self._reply(request.job)
@@ -273,9 +288,6 @@ class Service:
         """The jobs of a group that the user may see. Raises RequestError when there is none."""
         members = self._groups.members(group, None if context.is_admin else context.owner) if group else []
         if not members:
-        if request.pinned and not record.summary.pinned and record.owner != LOCAL:
-            used = self.cleanup.pinned_bytes(record.owner)
-            check_pinned_bytes(used, self.cleanup.retained_bytes(record), self._policy.keep_gb_per_user)
             raise RequestError("no-such-job", f"there is no group {group!r}")
         return members
 

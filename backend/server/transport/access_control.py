@@ -6,6 +6,7 @@ Anybody may choose a routing id. Without encryption, on a loopback address, ever
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Container, Sized
 from dataclasses import dataclass
@@ -13,12 +14,18 @@ from typing import Protocol
 
 import zmq
 
+from dreamwright.shared.credentials import fingerprint, parse_key
 from dreamwright.shared.errors import RequestError
 
 from .authorized_keys import LOCAL
 from .zap_authenticator import ZapAuthenticator
 
 NOT_ADMITTED = "this server does not accept your key any more; ask its administrator to allow it again"
+
+
+@functools.lru_cache(maxsize=4096)
+def _fingerprint(key: str) -> str:
+    return fingerprint(parse_key(key))
 
 
 @dataclass(frozen=True)
@@ -29,6 +36,11 @@ class Identity:
     is_admin: bool
     key: str = ""
     status: str = ""
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the key; "" on a server without keys."""
+        return _fingerprint(self.key) if self.key else ""
 
     def epoch_suffix(self) -> str:
         """Changes with the user's permissions, so that clients subscribe anew; "" on a server without keys."""

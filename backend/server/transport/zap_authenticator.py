@@ -29,7 +29,7 @@ MAX_LOGGED = 1000  # unknown keys whose fingerprints are logged, so that a flood
 class ZapAuthenticator:
     """Answers libzmq's authentication requests, and names the user who sent a frame.
 
-    `admit` is asked whether a user may have one more connection.
+    `admit` is asked whether a user may have one more connection; `note` takes user, fingerprint and outcome.
     """
 
     def __init__(
@@ -37,13 +37,14 @@ class ZapAuthenticator:
         context: zmq.Context[zmq.Socket[bytes]],
         authorized: AuthorizedKeys,
         admit: Callable[[str], bool] = lambda user: True,
+        note: Callable[[str, str, str], None] = lambda user, mark, outcome: None,
     ) -> None:
         if not zmq.has("curve") or zmq.zmq_version_info() < MIN_ZMQ:
             raise ConfigError(
                 f"ZeroMQ {zmq.zmq_version()} is installed; encryption needs {'.'.join(map(str, MIN_ZMQ))} or later "
                 "with CURVE: pip install -U pyzmq"
             )
-        self._authorized, self._admit = authorized, admit
+        self._authorized, self._admit, self._note = authorized, admit, note
         self._logged: set[str] = set()
         self.socket = context.socket(zmq.ROUTER)  # not REP: a request without an answer must not block the others
         self.socket.setsockopt(zmq.LINGER, 0)
@@ -97,8 +98,10 @@ class ZapAuthenticator:
             self._log_unknown(key)
             return _envelope(parts, b"400", b"unknown key", b"")
         if not self._admit(user.name):
+            self._note(user.name, fingerprint(key), "too-many")
             return _envelope(parts, b"500", b"too many connections", b"")
         log.info("user connects", extra={"user": user.name})
+        self._note(user.name, fingerprint(key), "ok")
         return _envelope(parts, b"200", b"OK", format_key(key).encode())
 
     def _log_unknown(self, key: bytes) -> None:
@@ -106,6 +109,7 @@ class ZapAuthenticator:
         if mark not in self._logged and len(self._logged) < MAX_LOGGED:
             self._logged.add(mark)
             log.info("unknown key refused", extra={"fingerprint": mark})
+            self._note("", mark, "not-admitted")
 
     def user_of(self, frame: zmq.Frame) -> tuple[str, User | None]:
         """(key, its user now) of a frame's sender; the key is the one that libzmq verified."""
