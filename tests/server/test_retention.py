@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 
 from dreamwright.backend.errors import CheckpointError, ConfigError
 from dreamwright.backend.server.jobs.job_record import DERIVED, from_row, to_row
-from dreamwright.backend.server.jobs.job_store import SCHEMA_VERSION
 from dreamwright.backend.server.jobs.retention import DAY_S, MonotonicAge, RetainedJob, expired
 from dreamwright.backend.server.policy import GIGABYTE, Policy, make_policy, policy_settings, stated_bounds
 from dreamwright.backend.server.workers.dispatcher import CLEANUP_INTERVAL_S
@@ -205,20 +204,6 @@ def test_orphaned_job_folders_are_removed_at_start(
     in_memory_server.kill()
     in_memory_server.open()
     assert {path.name for path in jobs.iterdir()} == {kept, "somebody's own"}
-
-
-def test_store_of_another_version_is_refused_and_left_unchanged(tmp_path: Path) -> None:
-    in_memory_server = InMemoryServer(tmp_path)
-    in_memory_server.submit("bob")
-    in_memory_server.kill()
-    for version, age in ((SCHEMA_VERSION - 1, "an older"), (SCHEMA_VERSION + 1, "a newer")):
-        with sqlite3.connect(tmp_path / "jobs.sqlite3") as database:
-            database.execute(f"PRAGMA user_version={version}")
-        with pytest.raises(CheckpointError, match=f"written by {age} Dreamwright .*--state"):
-            in_memory_server.open()
-        with sqlite3.connect(tmp_path / "jobs.sqlite3") as database:
-            assert database.execute("PRAGMA user_version").fetchone() == (version,)
-            assert database.execute("SELECT COUNT(*) FROM jobs").fetchone() == (1,)
 
 
 @pytest.mark.parametrize(

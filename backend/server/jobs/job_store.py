@@ -23,6 +23,8 @@ from .retention import MonotonicAge
 from .schema import DATABASE_FILE as DATABASE_FILE
 from .schema import prepare_database
 from .scheduling import QueuedJob, RoundRobin, sort_queue, started
+from .schema import DATABASE_FILE as DATABASE_FILE
+from .schema import prepare_database
 
 log = logging.getLogger(__name__)
 
