@@ -20,8 +20,6 @@ from ...errors import CheckpointError
 from .durations import DurationSample, DurationStats
 from .job_record import COLUMNS, JobListener, JobRecord, NoListener, from_row, new_job_name, new_summary, to_row
 from .retention import MonotonicAge
-from .schema import DATABASE_FILE as DATABASE_FILE
-from .schema import prepare_database
 from .scheduling import QueuedJob, RoundRobin, sort_queue, started
 from .schema import DATABASE_FILE as DATABASE_FILE
 from .schema import prepare_database
