@@ -7,7 +7,6 @@ its hash is right. huggingface_hub (2.x) keeps nothing of a file that was receiv
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from pathlib import Path
@@ -17,6 +16,7 @@ from ..errors import ModelError
 from .download_progress import NullProgress, Progress, ProgressFile
 from .download_record import record_path
 from .hub import receive_content
+from .json_files import parse_json
 from .record_file import PRIVATE, HubFile
 from .registry import ModelSource
 
@@ -51,7 +51,7 @@ class StagingFolder:
         if file.mismatch(path):
             received = self.receive(source, commit, file, NullProgress())
             path = self._partial_path(file)
-        return json.loads(path.read_text(encoding="utf-8")), received
+        return parse_json(path), received
 
     def fetch(self, source: ModelSource, commit: str, file: HubFile, progress: Progress) -> int:
         """Bring one file into place; returns the bytes received. Raises the errors of `receive`."""

@@ -20,6 +20,7 @@ from dreamwright.shared.numbers import number_text
 from ..errors import ModelError
 from .download_record import read_record, record_path
 from .import_record import ImportRecord, import_record_path, read_import_record
+from .json_files import parse_json
 from .model_files import INDEX, is_clip_folder, missing_files
 from .registry import BY_NAME, BY_REPO, MODELS, PACKAGED, Kind, ModelSource, RegisteredModel
 from .unsupported_files import unsupported_file, unsupported_kind
@@ -335,7 +336,7 @@ def _candidate_folders(model: RegisteredModel) -> list[Path]:
 def _remembered_folders() -> dict[str, str]:
     """Folders that were given to `--to`, by model; {} when the file cannot be read: a model can be given by folder."""
     try:
-        content = json.loads((models_root() / "places.json").read_text(encoding="utf-8"))
+        content = parse_json(models_root() / "places.json")
     except (OSError, ValueError):
         return {}
     return {str(name): str(folder) for name, folder in content.items()} if isinstance(content, dict) else {}

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from ..errors import ModelError
 from .clip_files import CONFIG, clip_files, clip_lacks, is_clip
 from .download_record import read_record
 from .families import BY_PIPELINE, MULTI_VIEW_LATENT, Family, pipeline_class, supported
+from .json_files import parse_json
 from .tokenizer_check import missing_tokenizer_files, tokenizer_files
 from .unsafe_weights import unsafe_weights_found
 from .weight_files import choose_weights, read_weight_sets, weight_base, weight_sets
@@ -107,7 +107,7 @@ def is_clip_folder(folder: Path) -> bool:
     if (folder / INDEX).is_file():
         return False
     try:
-        return is_clip(json.loads((folder / CONFIG).read_text(encoding="utf-8")))
+        return is_clip(parse_json(folder / CONFIG))
     except (OSError, ValueError):
         return False
 
@@ -130,7 +130,7 @@ def missing_files(folder: Path) -> list[str]:
         names = file_names(folder)
         return clip_lacks(names) + _missing_weights(folder, "model", "")
     try:
-        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+        index = parse_json(folder / INDEX)
     except (OSError, ValueError):
         return [INDEX]
     if not isinstance(index, dict):
@@ -169,7 +169,7 @@ def loaded_files(folder: Path) -> list[str]:
         weights = [name for weights in read_weight_sets(folder, "model") for name in weights.names]
         return sorted({*clip_files(names), *weights, *(name for name in names if name == "domain.json")})
     try:
-        content = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+        content = parse_json(folder / INDEX)
     except FileNotFoundError:
         if read_record(folder) is not None:
             return []

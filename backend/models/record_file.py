@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from dreamwright.shared.atomic import write_atomically
 
 from ..errors import ModelError
+from .json_files import parse_json
 
 PRIVATE = ".dreamwright"  # our own folder inside a model folder
 BLOCK = 2**20
@@ -59,7 +60,7 @@ def read_record_file(path: Path, kind: Callable[..., R], what: str, remedy: str)
     Raises ModelError, with `what` it is and the `remedy`.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path)
         files = tuple(HubFile(**file) for file in content.pop("files"))
         if not all(is_inside(file.path) for file in files):
             raise ValueError("a path out of the folder")
