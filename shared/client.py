@@ -20,10 +20,9 @@ from .codec import VersionMismatchError, check_request, pack, unpack
 from .connection_monitor import ConnectionMonitor, CurveCredentials, HandshakeResult, describe_result
 from .connection_state import ConnectionChanged, ConnectionReason, ConnectionState
 from .errors import ProtocolError, RequestError, RequestTimeout
+from .live_mesh_messages import LiveMeshAck, LiveMeshFrame
 from .messages import (
     Hello,
-    JobChanged,
-    JobDeleted,
     JobList,
     PreviewAck,
     PreviewFrame,
@@ -32,7 +31,7 @@ from .messages import (
     Subscribe,
     Welcome,
 )
-from .subscription import Subscription
+from .subscription import CountedEvent, Subscription
 
 OnReply = Callable[[Any], None]  # called with the reply, or with a `RequestError`
 TIMEOUT_S = limits.HEARTBEAT_S * limits.HEARTBEAT_LIVENESS  # of silence, after which the peer counts as gone
@@ -149,10 +148,13 @@ class Client:
         self._pending[self._number] = _Pending(message, on_reply, self._clock(), 1, timeout_s)
         self._send(message, self._number)
 
-    def subscribe(self, previews_of: str = "") -> None:
-        """Make `tick` return every change of jobs, and the previews of one job; kept across reconnections."""
+    def subscribe(self, previews_of: str = "", meshes_of: str = "") -> None:
+        """Make `tick` return every change of jobs, and the previews and live meshes of one job each ("" for none).
+
+        Kept across reconnections.
+        """
         self._subscription.wanted = True
-        self._subscription.previews_of = previews_of
+        self._subscription.previews_of, self._subscription.meshes_of = previews_of, meshes_of
         if self.state is ConnectionState.ONLINE:
             self._request_snapshot()
 
@@ -181,12 +183,12 @@ class Client:
             subscription.on_snapshot(reply if isinstance(reply, JobList) else None)
             if isinstance(reply, JobList):
                 self._events.append(reply)
-            elif isinstance(reply, RequestError) and reply.code == "no-such-job" and subscription.previews_of:
+            elif isinstance(reply, RequestError) and reply.code == "no-such-job" and subscription.has_frames:
                 # The job was deleted, or now belongs to another user; the list of jobs is still needed.
-                subscription.previews_of = ""
+                subscription.previews_of = subscription.meshes_of = ""
                 self._request_snapshot()
 
-        self.request(Subscribe(subscription.previews_of), on_reply)
+        self.request(Subscribe(subscription.previews_of, subscription.meshes_of), on_reply)
 
     def _send(self, message: Any, number: int) -> None:
         if self._socket is None:
@@ -201,7 +203,8 @@ class Client:
     def tick(self, budget_s: float = 0.004) -> list[Any]:
         """Events since the last call, read for at most about `budget_s` seconds.
 
-        They are ConnectionChanged, JobList, JobChanged, JobDeleted, PreviewFrame and ServerShutdown.
+        They are ConnectionChanged, JobList, JobChanged, JobDeleted, ModelDownloadChanged, CapabilitiesChanged,
+        PreviewFrame, LiveMeshFrame and ServerShutdown.
         """
         if self._socket is not None:
             now = self._clock()
@@ -262,11 +265,11 @@ class Client:
     def _take(self, number: int, message: Any) -> None:
         if number:
             self._take_reply(number, message)
-        elif isinstance(message, (JobChanged, JobDeleted)):
+        elif isinstance(message, CountedEvent):
             self._take_change(message)
-        elif isinstance(message, PreviewFrame):
-            self._send(PreviewAck(1), 0)
-            if message.job == self._subscription.previews_of:
+        elif isinstance(message, (PreviewFrame, LiveMeshFrame)):
+            self._send(PreviewAck(1) if isinstance(message, PreviewFrame) else LiveMeshAck(1), 0)
+            if self._subscription.wants(message):
                 self._events.append(message)
         elif isinstance(message, ServerShutdown):
             self._shutdown_message = message.message
@@ -287,7 +290,7 @@ class Client:
             reply = RequestError(reply.code, reply.message)
         pending.on_reply(reply)
 
-    def _take_change(self, event: JobChanged | JobDeleted) -> None:
+    def _take_change(self, event: CountedEvent) -> None:
         """Return the event if it is newer than what was returned; request a snapshot when events were lost."""
         if self._subscription.has_gap(event):
             self._request_snapshot()

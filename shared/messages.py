@@ -12,6 +12,16 @@ from .errors import CODES
 from .failure_causes import FailureCause
 from .job_states import JobState
 from .limits import LARGEST
+from .live_mesh_messages import LiveMeshAck, LiveMeshFrame
+from .model_messages import (
+    CapabilitiesChanged,
+    DownloadModel,
+    ModelDownload,
+    ModelDownloadChanged,
+    ModelDownloadReply,
+    StopDownload,
+)
+from .operator_messages import DiskFreed, DrainDevice, FreeDisk, MoveJob
 from .schema import binary, boolean, enum, integer, list_of, number, record, scalar_map, text
 from .status import ServerStatus
 
@@ -197,6 +207,7 @@ class Subscribe:
     """Receive all changes of jobs, and the previews of one job ("" for none). Answered by a `JobList` of all jobs."""
 
     previews_of: str = text(limits.JOB_CHARACTERS, "")
+    meshes_of: str = text(limits.JOB_CHARACTERS, "")  # the job whose live meshes are sent as well; "": none
 
 
 @dataclass(frozen=True)
@@ -250,10 +261,16 @@ class PreviewReply:
 
 @dataclass(frozen=True)
 class JobList:
-    """Jobs, latest change first, and the latest revision in the list."""
+    """Jobs, latest change first, and the latest revision in the list.
+
+    The answer to `Subscribe` has two more: the downloads of models that the user may see, and the revision of the
+    capabilities, which grows whenever the server offers something else.
+    """
 
     jobs: tuple[JobSummary, ...] = list_of(JobSummary, limits.JOBS_LISTED)
     changed: int = integer(0, LARGEST)
+    downloads: tuple[ModelDownload, ...] = list_of(ModelDownload, limits.MODELS, ())
+    capabilities_revision: int = integer(0, LARGEST, 0)
 
 
 @dataclass(frozen=True)
@@ -316,8 +333,10 @@ MESSAGES: dict[str, type[Any]] = {
     kind.__name__: kind
     for kind in (
         Hello, GetCapabilities, GetStatus, SubmitJob, UploadChunk, ListJobs, CancelJob, CancelGroup, DiscardGroup,
-        PauseJob, ResumeJob, SetPriority, PinJob, DeleteJob, Subscribe, PreviewAck, GetPreview, FetchChunk,
+        PauseJob, ResumeJob, SetPriority, PinJob, DeleteJob, Subscribe, PreviewAck, LiveMeshAck, GetPreview, FetchChunk,
+        DownloadModel, StopDownload, MoveJob, DrainDevice, FreeDisk,
         Welcome, Capabilities, ServerStatus, UploadProgress, JobReply, PreviewReply, JobList, Chunk, Done, Refusal,
-        JobChanged, JobDeleted, PreviewFrame, ServerShutdown,
+        DiskFreed, ModelDownloadReply, ModelDownloadChanged, CapabilitiesChanged,
+        JobChanged, JobDeleted, PreviewFrame, LiveMeshFrame, ServerShutdown,
     )
 }  # fmt: skip

@@ -14,6 +14,7 @@ from typing import Any
 from dreamwright.shared import limits
 from dreamwright.shared.errors import RequestError
 from dreamwright.shared.job_states import ENDED, JobState
+from dreamwright.shared.live_mesh_messages import LiveMeshAck
 from dreamwright.shared.messages import (
     CancelGroup,
     CancelJob,
@@ -42,6 +43,7 @@ from dreamwright.shared.messages import (
     Welcome,
 )
 from dreamwright.shared.model_messages import DownloadModel, ModelDownloadReply, StopDownload
+from dreamwright.shared.operator_messages import DrainDevice, FreeDisk, MoveJob
 
 from ..errors import DreamwrightError
 from ..scenes.initial_field import first_step
@@ -51,15 +53,16 @@ from .jobs.groups import JobGroups, check_place
 from .jobs.initial_fields import check_field_matches, check_has_field, new_job_folder
 from .jobs.job_record import JobRecord
 from .jobs.job_store import JobStore, StorageError
+from .jobs.mesh_chunks import read_mesh_chunk
 from .jobs.preview_file import read_preview
 from .jobs.retention import check_pinned_bytes
 from .jobs.scheduling import check_priority, check_quota
 from .jobs.uploads import Uploads
 from .model_downloads import ModelDownloads
 from .monitoring.status_reporter import MetricsSnapshot, StatusReporter
+from .operator_requests import OperatorRequests
 from .policy import Policy
 from .request_audit import RequestAudit
-from .workers.job_executor import MESH_FILE
 from .request_context import RequestContext as RequestContext
 from .requests import capabilities, check_submission
 from .transport.authorized_keys import LOCAL
@@ -95,6 +98,7 @@ class Service:
         self._groups, self.models = groups, models
         self._audit = audit
         self._is_closing = False
+        operator = OperatorRequests(store, dispatcher, cleanup, devices)
         self._handlers: dict[type[Any], Callable[[Any, RequestContext], Any]] = {
             Hello: self._hello,
             GetCapabilities: self._capabilities,
@@ -113,6 +117,11 @@ class Service:
             DeleteJob: self._delete,
             GetPreview: self._preview,
             FetchChunk: self._fetch,
+            DownloadModel: self._download_model,
+            StopDownload: self._download_model,
+            MoveJob: lambda request, context: operator.move(self._visible(request.job, context), context),
+            DrainDevice: operator.drain,
+            FreeDisk: operator.free_disk,
         }
 
     def answer(self, request: Any, context: RequestContext) -> Any:
@@ -132,7 +141,10 @@ class Service:
         self._publisher.touch(context.route)
         self._reporter.touch(context.route, context.owner)
         if isinstance(request, PreviewAck):
-            self._publisher.acknowledge_previews(context.route, request.count)
+            self._publisher.previews.acknowledge(context.route, request.count)
+            return None
+        if isinstance(request, LiveMeshAck):
+            self._publisher.live_meshes.acknowledge(context.route, request.count)
             return None
         handler = self._handlers.get(type(request))
         if handler is None:
@@ -190,10 +202,19 @@ class Service:
         return self.uploads.receive(context.owner, request)
 
     def _subscribe(self, request: Subscribe, context: RequestContext) -> JobList:
-        if request.previews_of:
-            self._visible(request.previews_of, context)
-        self._publisher.subscribe(context.route, context.owner, request.previews_of, context.is_admin)
-        return self._list(ListJobs(), context)
+        for job in filter(None, (request.previews_of, request.meshes_of)):
+            self._visible(job, context)
+        self._publisher.subscribe(
+            context.route, context.owner, request.previews_of, context.is_admin, request.meshes_of,
+            context.may_manage_models,
+        )  # fmt: skip
+        downloads = self.models.downloads if context.may_manage_models else ()
+        jobs = self._list(ListJobs(), context)
+        return replace(jobs, downloads=downloads, capabilities_revision=self.models.revision)
+
+    def _download_model(self, request: DownloadModel | StopDownload, context: RequestContext) -> ModelDownloadReply:
+        act = self.models.start if isinstance(request, DownloadModel) else self.models.stop
+        return ModelDownloadReply(act(request.model, context.may_manage_models))
 
     # --- jobs
 
@@ -337,26 +358,18 @@ class Service:
 
     def _preview(self, request: GetPreview, context: RequestContext) -> PreviewReply:
         record = self._visible(request.job, context)
-        frame = self._publisher.newest_preview(request.job) or read_preview(self._store.job_folder(request.job))
+        frame = self._publisher.previews.newest.get(request.job) or read_preview(self._store.job_folder(request.job))
         if frame is None:
             raise RequestError("not-ready", f"the job is {record.state.value} and has no preview")
         return PreviewReply(frame)
 
     def _fetch(self, request: FetchChunk, context: RequestContext) -> Chunk:
         record = self._visible(request.job, context)
-        job = record.summary
-        if not job.mesh_bytes:
-            raise RequestError("not-ready", f"the job is {record.state.value} and has no mesh yet")
-        try:
-            with (self._store.job_folder(request.job) / MESH_FILE).open("rb") as file:
-                file.seek(request.offset)
-                data = file.read(request.size)
-        except OSError as error:
-            raise RequestError("internal", f"the mesh of job {request.job} cannot be read: {error.strerror}") from error
-        is_last = bool(data) and request.offset + len(data) >= job.mesh_bytes
-        if is_last and not job.fetched and context.owner == record.owner:
+        chunk = read_mesh_chunk(record, self._store.job_folder(request.job), request.offset, request.size)
+        is_last = bool(chunk.data) and request.offset + len(chunk.data) >= chunk.size
+        if is_last and not record.summary.fetched and context.owner == record.owner:
             try:
                 self._store.update(request.job, fetched=True)
             except StorageError as error:  # the mesh is then kept longer
                 log.warning("fetch not recorded", extra={"job": request.job, "why": str(error)})
-        return Chunk(request.offset, data, job.mesh_bytes, job.mesh_sha256)
+        return chunk

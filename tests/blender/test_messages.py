@@ -56,15 +56,20 @@ STATUS = status.ServerStatus(
     (status.JobStatus("j", "anna", "running", 0, 3, 40, 12.0, "cpu", -1, 2),),
     (status.UserStatus("anna", 1, 0, 2, 1, 0.5),), 1, 1,
 )  # fmt: skip
+DOWNLOAD = messages.ModelDownload("sd-1.5", "running", 10, 20, 2.5, 4.0, "unet/model.safetensors", "from a mirror")
 EXAMPLES: tuple[Any, ...] = (
     Hello("c", "test"), messages.GetCapabilities(), messages.GetStatus(), STATUS,
     messages.ServerShutdown("soon back"), SubmitJob("t", "a", "", "m", "p", 0, {}, -1), ListJobs(), CancelJob("j"),
     messages.CancelGroup("g"), messages.DiscardGroup("g", "j"), PauseJob("j"),
     ResumeJob("j"), messages.SetPriority("j", -3), messages.PinJob("j", True), messages.DeleteJob("j"),
-    Subscribe("j"), PreviewAck(2), FetchChunk("j", "mesh", 0, 10), messages.GetPreview("j"),
+    Subscribe("j", "k"), PreviewAck(2), messages.LiveMeshAck(1), FetchChunk("j", "mesh", 0, 10),
+    messages.GetPreview("j"),
     Welcome("s", "e"), OFFER, JobReply(JOB), messages.PreviewReply(PreviewFrame("j", 3, 1, 1, b"zz")),
     JobList((JOB, JOB), 9), Chunk(0, b"\0\xff", 2, "ab"), messages.Done(),
     Refusal("internal", "no"), JobChanged(1, JOB), JobDeleted(2, "j"), PreviewFrame("j", 3, 1, 1, b"zz"),
+    messages.LiveMeshFrame("j", 3, 3, 1, b"zz"),
+    messages.DownloadModel("sd-1.5"), messages.StopDownload("sd-1.5"), messages.ModelDownloadReply(DOWNLOAD),
+    messages.ModelDownloadChanged(3, DOWNLOAD), messages.CapabilitiesChanged(4, 2), JobList((), 1, (DOWNLOAD,), 2),
     messages.UploadChunk("ab" * 32, 9, 3, b"\0\xff"), messages.UploadProgress(5),
     SubmitJob("t", "a", "", "m", "refine", 0, {}, 0, mesh="ab" * 32),
 )  # fmt: skip

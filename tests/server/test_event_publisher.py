@@ -14,9 +14,9 @@ def test_previews_of_ended_jobs_are_dropped_and_new_subscribers_get_the_latest()
     publisher = EventPublisher(lambda route, event: sent.append((route, event)) is None, lambda: 0.0)
     for number in range(3 * PREVIEWS_KEPT):
         for step in (1, 2):
-            publisher.publish_preview(PreviewFrame(f"job{number}", step, 1, 1, b"x"))
-            publisher.publish_preview(PreviewFrame("long", 2 * number + step, 1, 1, b"x"))
-    assert len(publisher._previews) == PREVIEWS_KEPT
+            publisher.previews.publish(PreviewFrame(f"job{number}", step, 1, 1, b"x"))
+            publisher.previews.publish(PreviewFrame("long", 2 * number + step, 1, 1, b"x"))
+    assert len(publisher.previews.newest) == PREVIEWS_KEPT
     publisher.subscribe(b"late", "anna", f"job{3 * PREVIEWS_KEPT - 1}")
     publisher.subscribe(b"long", "anna", "long")
     publisher.subscribe(b"past", "anna", "job0")

@@ -24,6 +24,7 @@ from dreamwright.backend.server.transport.router_socket import Request
 from dreamwright.shared import limits
 from dreamwright.shared.codec import pack, unpack
 from dreamwright.shared.errors import ProtocolError
+from dreamwright.shared.live_mesh_messages import LiveMeshAck
 from dreamwright.shared.messages import (
     DeleteJob,
     Done,
@@ -127,10 +128,10 @@ class Attacker:
     def send(self, data: bytes, frames: list[bytes] | None = None) -> None:
         """Send a message, then receive replies until fewer than AT_ONCE are in flight."""
         self.connection.send_multipart(frames or [data])
-        if frames or not isinstance(decoded(data), PreviewAck):
+        if frames or not isinstance(decoded(data), (PreviewAck, LiveMeshAck)):
             self.waiting.append(b"" if frames else data)
         else:
-            self.counters.answers["none (PreviewAck)"] += 1
+            self.counters.answers["none (acknowledgments)"] += 1
         while len(self.waiting) >= AT_ONCE:
             self.settle_one()
 
@@ -260,7 +261,7 @@ def fuzz_in_process(
                 for _, answer in (unpack(reply, limits.REPLY_BYTES) for reply in replies)
                 if not isinstance(answer, EVENTS)
             ]
-            if len(answers) != (not isinstance(decoded(data), PreviewAck)):
+            if len(answers) != (not isinstance(decoded(data), (PreviewAck, LiveMeshAck))):
                 counters.faults.append(f"{len(answers)} answers: {data[:300].hex()}")
             for answer in answers:
                 counters.take(data, answer)

@@ -65,6 +65,10 @@ class FakeJobs:
         """Send a preview to the subscribers of a job's previews."""
         raise NotImplementedError
 
+    def publish_live_mesh(self, job: str, step: int) -> None:
+        """Send a live mesh to those who watch a job."""
+        raise NotImplementedError
+
     def _step_limit(self) -> int:
         """The step that jobs may reach, read from a file, so that tests with slow windows see each step."""
         return int(self.step_limit_file.read_text() or 0) if self.step_limit_file else 1 << 30
@@ -100,6 +104,8 @@ class FakeJobs:
             self.change(running.job, preview_step=step)
             self.finish(running.job, "succeeded")
         self.publish_preview(running.job, step)
+        if step < running.steps:
+            self.publish_live_mesh(running.job, step)
 
     def finish(self, job: str, state: str) -> None:
         """End a job with a mesh. A refinement moves the uploaded mesh up by its strength in meters and makes it red."""

@@ -10,6 +10,8 @@ import zlib
 import numpy as np
 from PIL import Image
 
+from dreamwright.shared.live_mesh import encode_live_mesh
+from dreamwright.shared.live_mesh_messages import LiveMeshFrame
 from dreamwright.shared.mesh_file import MeshFile, Texture
 
 RED = (0.7, 0.05, 0.02)
@@ -54,6 +56,13 @@ def texture_of(mesh: MeshFile, size: int) -> Texture:
     height = float(mesh.vertices[:, 2].max())
     uv = np.stack([0.5 + mesh.vertices[:, 0] / height, 1 - mesh.vertices[:, 2] / height], -1)
     return Texture(stream.getvalue(), uv.clip(0, 1).astype(np.float32), mesh.faces)
+
+
+def live_mesh_frame(job: str, step: int, mesh: MeshFile) -> LiveMeshFrame:
+    """A mesh as a live mesh; its colors are taken for display sRGB."""
+    colors = np.rint(255 * mesh.albedo.clip(0, 1)).astype(np.uint8)
+    data = encode_live_mesh(mesh.vertices, colors, mesh.faces)
+    return LiveMeshFrame(job, step, len(mesh.vertices), len(mesh.faces), data)
 
 
 def preview_bytes(step: int, size: int) -> bytes:

@@ -19,6 +19,7 @@ import zmq
 from dreamwright.shared import limits
 from dreamwright.shared.codec import pack, unpack
 from dreamwright.shared.errors import ProtocolError
+from dreamwright.shared.live_mesh_messages import LiveMeshAck, LiveMeshFrame
 from dreamwright.shared.messages import (
     CancelGroup,
     CancelJob,
@@ -49,7 +50,7 @@ from dreamwright.shared.messages import (
 )
 from tests.testing.fake_capabilities import OFFER
 from tests.testing.fake_jobs import FakeJobs
-from tests.testing.fake_props import preview_bytes
+from tests.testing.fake_props import ball, live_mesh_frame, preview_bytes
 
 ENDED = ("succeeded", "failed", "cancelled")
 
@@ -62,6 +63,8 @@ class Peer:
     count: int = 0
     credit: int = limits.PREVIEWS_IN_FLIGHT
     missed: int = 0  # the latest step whose preview waits for an acknowledgement; 0 for none
+    meshes_of: str = ""
+    mesh_credit: int = limits.LIVE_MESHES_IN_FLIGHT
 
 
 class FakeServer(FakeJobs):
@@ -71,7 +74,7 @@ class FakeServer(FakeJobs):
         self, address: str = "tcp://127.0.0.1:*", pace: int = 1, steps: int = 40, size: int = 16, rings: int = 16
     ) -> None:
         super().__init__(pace, steps, rings)
-        self.size = size
+        self.size, self.live_rings = size, 16
         self.peers: dict[bytes, Peer] = {}
         self.requests: list[Any] = []
         self._requested_address = address
@@ -116,6 +119,18 @@ class FakeServer(FakeJobs):
             if peer.previews_of == job:
                 self._show(route, peer, step)
 
+    def publish_live_mesh(self, job: str, step: int) -> None:
+        for route, peer in self.peers.items():
+            if peer.meshes_of == job and peer.mesh_credit:
+                peer.mesh_credit -= 1
+                self._send(route, self.live_mesh_of(job, step), 0)
+
+    def live_mesh_of(self, job: str, step: int) -> LiveMeshFrame:
+        """The live mesh of a job after a step: its ball, which grows to its height."""
+        shown = self.jobs[job]
+        height = float(shown.settings.get("mesh.height_m", 1.0)) * (0.5 + 0.5 * step / shown.steps)
+        return live_mesh_frame(job, step, ball(self.live_rings, height))
+
     def _show(self, route: bytes, peer: Peer, step: int) -> None:
         """Send a preview, or store its step until the client acknowledges earlier ones, as the server does."""
         peer.missed = 0 if peer.credit else step
@@ -159,11 +174,19 @@ class FakeServer(FakeJobs):
             return self._list()
         if isinstance(request, Subscribe):
             job = self.jobs.get(request.previews_of)
-            self.peers[route] = Peer(request.previews_of, missed=job.step if job and job.state == "running" else 0)
+            self.peers[route] = Peer(
+                request.previews_of,
+                missed=job.step if job and job.state == "running" else 0,
+                meshes_of=request.meshes_of,
+            )
             return self._list()
         if isinstance(request, PreviewAck):
             if route in self.peers:
                 self.peers[route].credit += request.count
+            return None
+        if isinstance(request, LiveMeshAck):
+            if route in self.peers:
+                self.peers[route].mesh_credit += request.count
             return None
         if isinstance(request, (CancelGroup, DiscardGroup)):
             return self._about_group(request)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Events to subscribers: every change of a job they may see, and previews as far as they have room for them."""
+"""Events to subscribers: every change of a job they may see, and the frames of the jobs that they chose."""
 
 from __future__ import annotations
 
@@ -8,12 +8,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from dreamwright.shared import limits
+from dreamwright.shared.job_states import ENDED
+from dreamwright.shared.live_mesh_messages import LiveMeshFrame
 from dreamwright.shared.messages import JobChanged, JobDeleted, PreviewFrame, ServerShutdown
+from dreamwright.shared.model_messages import CapabilitiesChanged, ModelDownload, ModelDownloadChanged
 
 from ..jobs.job_record import JobRecord
+from .frame_stream import FrameStream
 
 PROGRESS_INTERVAL_S = 0.25  # between two published progress updates of a job
 PREVIEWS_KEPT = 64  # jobs whose newest preview is kept for new subscribers: about 50 kB each
+LIVE_MESHES_KEPT = 16  # the same of live meshes: about 60 kB each, limits.LIVE_MESH_BYTES at most
 SILENT_S = 3 * limits.HEARTBEAT_S * limits.HEARTBEAT_LIVENESS  # without a request, after which a subscriber is dropped
 
 Send = Callable[[bytes, Any], bool]  # (route, event) -> False when the subscriber is gone
@@ -24,24 +29,25 @@ class Subscriber:
     """One connection that receives events."""
 
     owner: str
-    previews_of: str  # a job; "": none
     last_seen: float  # when its last request arrived
     sees_all: bool = False  # an admin: everybody's jobs
+    sees_downloads: bool = False  # of models
     count: int = 0  # events sent since its snapshot
-    in_flight: int = 0  # previews that it has not acknowledged
-    preview_due: bool = False  # a newer preview waits for an acknowledgment
 
 
 class EventPublisher:
     """The subscribers of one server, and the `JobListener` that sends them each committed change.
 
-    Slow subscribers skip to the newest preview: at most limits.PREVIEWS_IN_FLIGHT are unacknowledged.
+    previews, live_meshes: the streams of frames; only those who asked for live meshes receive any.
     """
 
     def __init__(self, send: Send, clock: Callable[[], float]) -> None:
         self._send, self._clock = send, clock
         self._subscribers: dict[bytes, Subscriber] = {}
-        self._previews: dict[str, PreviewFrame] = {}  # newest by job, in the order of their arrival
+        self.previews: FrameStream[PreviewFrame] = FrameStream(PREVIEWS_KEPT, limits.PREVIEWS_IN_FLIGHT, self._deliver)
+        self.live_meshes: FrameStream[LiveMeshFrame] = FrameStream(
+            LIVE_MESHES_KEPT, limits.LIVE_MESHES_IN_FLIGHT, self._deliver
+        )
         self._published_at: dict[str, float] = {}  # by job
         self._pending: dict[str, JobRecord] = {}  # progress that is not published yet
         self._shutdown: ServerShutdown | None = None
@@ -54,13 +60,22 @@ class EventPublisher:
 
     # --- subscribers
 
-    def subscribe(self, route: bytes, owner: str, previews_of: str, sees_all: bool = False) -> None:
-        """Send events to a connection from now on; again after each snapshot that it requests."""
-        before = self._subscribers.get(route)
-        in_flight = 0 if before is None else before.in_flight
-        subscriber = Subscriber(owner, previews_of, self._clock(), sees_all, 0, in_flight)
-        subscriber.preview_due = previews_of in self._previews
-        self._subscribers[route] = subscriber
+    def subscribe(
+        self,
+        route: bytes,
+        owner: str,
+        previews_of: str,
+        sees_all: bool = False,
+        meshes_of: str = "",
+        sees_downloads: bool = False,
+    ) -> None:
+        """Send events to a connection from now on; again after each snapshot that it requests.
+
+        Previews and live meshes are those of the given jobs; "": none.
+        """
+        self._subscribers[route] = Subscriber(owner, self._clock(), sees_all, sees_downloads)
+        self.previews.subscribe(route, previews_of)
+        self.live_meshes.subscribe(route, meshes_of)
         if self._shutdown is not None:
             self._deliver(route, self._shutdown)
 
@@ -69,21 +84,15 @@ class EventPublisher:
         if route in self._subscribers:
             self._subscribers[route].last_seen = self._clock()
 
-    def acknowledge_previews(self, route: bytes, count: int) -> None:
-        """A subscriber has processed `count` previews."""
-        subscriber = self._subscribers.get(route)
-        if subscriber is not None:
-            subscriber.in_flight = max(0, subscriber.in_flight - count)
-            if subscriber.preview_due:
-                self._send_preview(route, subscriber)
-
     # --- events
 
     def publish_job(self, record: JobRecord) -> None:
-        """Send a job's summary at once."""
+        """Send a job's summary at once; when it has ended, nobody watches it grow any more."""
+        if record.state in ENDED:
+            self.live_meshes.forget(record.job)
         self._published_at[record.job] = self._clock()
         self._pending.pop(record.job, None)
-        self._publish(record.owner, lambda count: JobChanged(count, record.summary))
+        self._publish_to(record.owner, lambda count: JobChanged(count, record.summary))
 
     def publish_progress(self, record: JobRecord) -> None:
         """Send a job's summary with the next `flush` that is PROGRESS_INTERVAL_S after its last one."""
@@ -91,23 +100,19 @@ class EventPublisher:
 
     def publish_deletion(self, record: JobRecord) -> None:
         """Send that a job was deleted."""
-        for by_job in (self._published_at, self._pending, self._previews):
+        for by_job in (self._published_at, self._pending):
             by_job.pop(record.job, None)
-        self._publish(record.owner, lambda count: JobDeleted(count, record.job))
+        self.previews.forget(record.job)
+        self.live_meshes.forget(record.job)
+        self._publish_to(record.owner, lambda count: JobDeleted(count, record.job))
 
-    def publish_preview(self, frame: PreviewFrame) -> None:
-        """Send a preview to the subscribers of that job's previews."""
-        self._previews.pop(frame.job, None)
-        self._previews[frame.job] = frame
-        if len(self._previews) > PREVIEWS_KEPT:
-            del self._previews[next(iter(self._previews))]
-        for route, subscriber in list(self._subscribers.items()):
-            if subscriber.previews_of == frame.job:
-                self._send_preview(route, subscriber)
+    def publish_download(self, download: ModelDownload) -> None:
+        """Send the state of a model's download to the users who may start one."""
+        self._publish(lambda subscriber: subscriber.sees_downloads, lambda count: ModelDownloadChanged(count, download))
 
-    def newest_preview(self, job: str) -> PreviewFrame | None:
-        """The newest preview of a job since the server's start; None when there is none, or it was dropped."""
-        return self._previews.get(job)
+    def publish_capabilities(self, revision: int) -> None:
+        """Send everybody that the server offers something else."""
+        self._publish(lambda subscriber: True, lambda count: CapabilitiesChanged(count, revision))
 
     def publish_shutdown(self, message: str) -> None:
         """Send all subscribers, and those that come later, that the server is about to end."""
@@ -116,31 +121,32 @@ class EventPublisher:
             self._deliver(route, self._shutdown)
 
     def flush(self) -> None:
-        """Send the progress and previews that are due, and drop subscribers that have been silent for SILENT_S."""
+        """Send the progress and frames that are due, and drop subscribers that have been silent for SILENT_S."""
         now = self._clock()
         for job, record in list(self._pending.items()):
             if now - self._published_at.get(job, float("-inf")) >= PROGRESS_INTERVAL_S:
                 self.publish_job(record)
         for route, subscriber in list(self._subscribers.items()):
             if subscriber.last_seen < now - SILENT_S:
-                del self._subscribers[route]
-            elif subscriber.preview_due:
-                self._send_preview(route, subscriber)
+                self._drop(route)
+        self.previews.flush()
+        self.live_meshes.flush()
 
-    def _send_preview(self, route: bytes, subscriber: Subscriber) -> None:
-        frame = self._previews.get(subscriber.previews_of)
-        subscriber.preview_due = frame is not None and subscriber.in_flight >= limits.PREVIEWS_IN_FLIGHT
-        if frame is not None and not subscriber.preview_due:
-            subscriber.in_flight += 1
-            self._deliver(route, frame)
+    def _publish_to(self, owner: str, make: Callable[[int], Any]) -> None:
+        self._publish(lambda subscriber: subscriber.sees_all or subscriber.owner == owner, make)
 
-    def _publish(self, owner: str, make: Callable[[int], Any]) -> None:
+    def _publish(self, sees: Callable[[Subscriber], bool], make: Callable[[int], Any]) -> None:
         for route, subscriber in list(self._subscribers.items()):
-            if subscriber.sees_all or subscriber.owner == owner:
+            if sees(subscriber):
                 # Counted even if it cannot be sent: the gap makes the client request a new snapshot.
                 subscriber.count += 1
                 self._deliver(route, make(subscriber.count))
 
     def _deliver(self, route: bytes, event: Any) -> None:
         if not self._send(route, event):
-            self._subscribers.pop(route, None)
+            self._drop(route)
+
+    def _drop(self, route: bytes) -> None:
+        self._subscribers.pop(route, None)
+        self.previews.unsubscribe(route)
+        self.live_meshes.unsubscribe(route)

@@ -27,11 +27,21 @@ from ..policy import Policy
 from ..requests import has_vae, job_of
 from ..transport.event_publisher import EventPublisher
 from .attempt_tracker import AttemptTracker
+from .drained_devices import DrainedDevices
 from .failure_policy import decide, reduce_memory_settings
 from .fencing import raise_fence
 from .job_executor import MESH_FILE, file_hash
 from .runner import Runner, WorkerExited
-from .worker_protocol import JobFinished, PreviewReport, ProgressReport, Report, StatusReport, run_job_order
+from .watched_jobs import WatchedJobs
+from .worker_protocol import (
+    JobFinished,
+    LiveMeshReport,
+    PreviewReport,
+    ProgressReport,
+    Report,
+    StatusReport,
+    run_job_order,
+)
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +69,8 @@ class Dispatcher:
         self._store, self._publisher, self._counters, self._runner = store, publisher, counters, runner
         self._cleanup, self._policy, self._clock = cleanup, policy, clock
         self._attempts = AttemptTracker(policy, clock)
+        self._watched = WatchedJobs(store, publisher.live_meshes, runner)
+        self._drained = DrainedDevices(store.folder)
         self._pausing: set[str] = set()  # running jobs that a user paused; a shutdown must not queue them again
         self._stopping = False
         self._unwritten: list[JobFinished | WorkerExited] = []  # refused by the disk; their jobs still count as running
@@ -84,6 +96,7 @@ class Dispatcher:
             self._cleanup_at = now + CLEANUP_INTERVAL_S
             self._cleanup.remove_expired()
             self._attempts.keep_only(self._store.records)
+        self._watched.step()
         self._publisher.flush()
 
     def recover(self) -> None:
@@ -113,7 +126,7 @@ class Dispatcher:
     def update_eta(self) -> None:
         """Estimate when the queued jobs will be ready."""
         self._eta_at = self._clock() + ETA_INTERVAL_S
-        publish_eta(self._store, self._runner.devices)
+        publish_eta(self._store, tuple(name for name in self._runner.devices if name not in self._drained))
 
     # --- commands of users; all raise StorageError
 
@@ -143,6 +156,19 @@ class Dispatcher:
         """Queue a paused job again, or a failed one that left a checkpoint."""
         self._transition(job, JobState.QUEUED, 0, message="", cause="", resumable=False)
         self._attempts.forget(job)
+
+    def move_first(self, job: str) -> None:
+        """Start a queued job before all others."""
+        self._store.move_first(job)
+
+    def drain(self, device: str, draining: bool) -> None:
+        """Start no more jobs on a device, or start them again."""
+        self._drained.set(device, draining)
+        self.update_eta()
+
+    def is_drained(self, device: str) -> bool:
+        """Whether no more jobs are started on a device."""
+        return device in self._drained
 
     def can_resume(self, record: JobRecord) -> bool:
         """Whether a failed job still has a checkpoint."""
@@ -174,6 +200,8 @@ class Dispatcher:
         for device in self._runner.idle_devices() if waiting else []:
             if not waiting:
                 return
+            if device in self._drained:
+                continue
             record = waiting.pop(0)
             job, folder = record.job, self._store.job_folder(record.job)
             try:
@@ -184,6 +212,7 @@ class Dispatcher:
                 return
             self._attempts.begin(job)
             self._pausing.discard(job)
+            self._watched.begin(job)
             log.info("attempt begins", extra=log_context(record))
             self._runner.assign(device, run_job_order(record.summary, folder))
 
@@ -222,8 +251,10 @@ class Dispatcher:
         elif isinstance(report, StatusReport):
             self._on_status(record, report)
         elif isinstance(report, PreviewReport):
-            self._publisher.publish_preview(report.frame)
+            self._publisher.previews.publish(report.frame)
             self._store.update_in_memory(report.job, preview_step=report.frame.step)
+        elif isinstance(report, LiveMeshReport):
+            self._publisher.live_meshes.publish(report.frame)
         else:
             try:
                 if isinstance(report, JobFinished):
