@@ -23,6 +23,7 @@ class DeviceStatus:
     user: str = text(limits.OWNER_CHARACTERS)
     steps_per_s: float = number(0, 1e12)  # 0: unknown
     silent_s: float = number(-1, 1e12)  # since the worker's last progress report; -1: none for this job yet
+    draining: bool = boolean(False)  # no other job starts there
 
 
 @dataclass(frozen=True)

@@ -39,13 +39,15 @@ def add_arguments(subparsers: Any) -> argparse.ArgumentParser:
     revoke = verbs.add_parser("revoke", help="refuse a user's keys, at once; the jobs stay")
     revoke.add_argument("name", metavar="NAME")
     listed = verbs.add_parser("list", help="print names, roles and fingerprints")
+    web = verbs.add_parser("web", help="print a link with which a user signs in to the web page, once")
+    web.add_argument("name", metavar="NAME", help="the user's name; local on a server without keys")
     verbs.add_parser(
         "mine", help="print your own key, for dreamwright top on a server that requires keys; created at the first use"
     )
     show.add_argument(
         "--address", help="where users reach the server, as tcp://HOST:PORT (default: where it was served last)"
     )
-    for verb in (create, show, allow, revoke, listed):
+    for verb in (create, show, allow, revoke, web, listed):
         verb.add_argument(
             "--state", type=Path, help="the server's folder, as for dreamwright serve (default: the user's data folder)"
         )
@@ -95,6 +97,9 @@ def run(options: argparse.Namespace) -> int:
             ) from error
         print(f"keys made in {folder.folder}; the server's fingerprint is {fingerprint(pair.public)}")
         print("next: dreamwright serve --address tcp://0.0.0.0:47630")
+    elif options.verb == "web":
+        _print_web_link(folder, options.name)
+        _record(folder, "web link", options.name)
     elif options.verb == "show":
         _show(folder, options.address)
     elif options.verb == "allow":
@@ -113,6 +118,42 @@ def run(options: argparse.Namespace) -> int:
         lines = shown_users(folder.users())
         print("\n".join(lines) or f"nobody is allowed yet; allow a user's key with: {folder.command('allow NAME KEY')}")
     return 0
+
+
+def _print_web_link(folder: KeyFolder, name: str) -> None:
+    """Print a one-time link for the web page. Raises ConfigError."""
+    from ..errors import ConfigError
+    from ..server.web.login_links import LOCAL_USER, LoginLinks
+
+    users = folder.users()
+    user = LOCAL_USER if name == LOCAL_USER.name else users.get(name)
+    if user is None:
+        raise ConfigError(
+            f"nobody named {name!r} may use this server; allowed are {', '.join(sorted(users)) or 'no users yet'}, or "
+            f"{LOCAL_USER.name} on a server without keys"
+        )
+    url = folder.web_url()
+    if not url:
+        raise ConfigError(
+            "the server has not served its page yet; start it with: dreamwright serve --web 127.0.0.1:47631"
+        )
+    print(f"{url}/sign-in#{LoginLinks(folder.state).create(user)}")
+    print(f"this signs {user.name} in, once, within ten minutes; send it over a private channel")
+
+
+def _record(folder: KeyFolder, action: str, name: str, mark: str = "") -> None:
+    """Append what was done to the audit log; a disk that refuses that is said, and undoes nothing."""
+    import getpass
+    import sys
+
+    from ..server.monitoring.audit_log import append_entry
+
+    try:
+        who = f"command of {getpass.getuser()}"
+    except (OSError, KeyError):  # no name for this user's number
+        who = "command"
+    if not append_entry(folder.state, who, action, name, mark):
+        print(f"the audit log in {folder.state} cannot be written; this was not recorded there", file=sys.stderr)
 
 
 def _show(folder: KeyFolder, given: str | None) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from ..server.app import Server
     from ..server.monitoring.metrics import Exporter
     from ..server.policy import Policy
+    from ..server.web.address import WebAddress
 
 log = logging.getLogger(__name__)
 
@@ -138,6 +140,7 @@ def check_addresses(options: argparse.Namespace) -> None:
         from ..server.monitoring.metrics import read_address
 
         read_address(options.metrics)
+    web_address(options)
 
 
 def _serve(
@@ -155,6 +158,8 @@ def _serve(
     from ..server.app import Server
 
     devices, runner = ((), ray_runner(options, state)) if options.ray else (all_devices(options.device), None)
+    page = web_address(options)  # refused before anything is opened
+    os.umask(0o077)  # prompts, meshes and logs are no other user's of this machine, in any folder
     try:
         server = Server(options.address, state, devices, options.encrypt, policy, runner)
     except OSError as error:
@@ -167,6 +172,8 @@ def _serve(
         print(f"dreamwright serves on {server.address} (process {os.getpid()}); Ctrl-C stops it", flush=True)
         if server.server_key is not None:
             print_connection_string(state, server.address, server.server_key, options.reached_as)
+        if page is not None:
+            print_web_page(state, server.serve_web(page), server.server_key is not None)
     except BaseException:
         server.close()
         raise
@@ -195,6 +202,34 @@ def open_metrics(address: str | None, server: Server) -> Exporter | None:
     server.publish_metrics = exporter.publish
     print(f"metrics for Prometheus are at {exporter.url}", flush=True)
     return exporter
+
+
+def web_address(options: argparse.Namespace) -> WebAddress | None:
+    """The checked address of the web page; None without one. Raises ConfigError."""
+    from ..errors import ConfigError
+    from ..server.transport.router_socket import is_loopback_address
+    from ..server.web.address import check_web_address
+    from ..server.web.front import check_web_packages
+    from .keys import own_host
+
+    if options.web is None:
+        if options.web_cert is not None or options.web_key is not None:
+            raise ConfigError("--web-cert and --web-key belong to --web; give its address too")
+        return None
+    check_web_packages()
+    has_keys = options.encrypt or not is_loopback_address(options.address)
+    names = (options.reached_as, own_host(), socket.gethostname())
+    return check_web_address(options.web, options.web_cert, options.web_key, has_keys, names)
+
+
+def print_web_page(state: Path, url: str, has_keys: bool) -> None:
+    """Print where the web page is and how to sign in, and remember it for `dreamwright keys web`."""
+    from ..server.transport.authorized_keys import KeyFolder
+
+    folder = KeyFolder(state)
+    folder.remember_web(url)
+    name = "NAME" if has_keys else "local"
+    print(f"the web page is at {url}; make a link to sign in with: {folder.command(f'web {name}')}", flush=True)
 
 
 def print_connection_string(state: Path, bound: str, server_key: bytes, named: str) -> None:

@@ -183,6 +183,27 @@ OPTIONS: tuple[ServeOption, ...] = (
         example="127.0.0.1:9464",
     ),
     ServeOption(
+        "web",
+        "text",
+        "serve a web page of jobs and devices there, for example 127.0.0.1:47631; users sign in with dreamwright keys web",
+        metavar="HOST:PORT",
+        example="127.0.0.1:47631",
+    ),
+    ServeOption(
+        "web-cert",
+        "path",
+        "certificate of the web page, a PEM file; required where other machines reach it",
+        metavar="FILE",
+        example="/etc/dreamwright/page.crt",
+    ),
+    ServeOption(
+        "web-key",
+        "path",
+        "private key of that certificate, a PEM file without a password",
+        metavar="FILE",
+        example="/etc/dreamwright/page.key",
+    ),
+    ServeOption(
         "log-format",
         "choice",
         "a line of text or a JSON object for each event",

@@ -58,7 +58,8 @@ def devices(lines: Sequence[DeviceStatus]) -> Table:
     table = make_table("DEVICE", "STATE", "JOB", "USER", "STEPS/S", "SILENT", right=(4, 5))
     for line in lines:
         pace = f"{line.steps_per_s:.3g}" if line.steps_per_s else UNKNOWN
-        add_row(table, line.name, line.state, line.job, line.user, pace, format_duration(line.silent_s))
+        state = {"idle": "drained", "busy": "draining"}[line.state] if line.draining else line.state
+        add_row(table, line.name, state, line.job, line.user, pace, format_duration(line.silent_s))
     return table
 
 

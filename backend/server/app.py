@@ -35,12 +35,17 @@ from .request_audit import RequestAudit
 from .service import RequestContext, Service
 from .state_folder import lock_state_folder
 from .transport.access_control import AccessControl
-from .transport.authorized_keys import LOCAL, AuthorizedKeys, KeyFolder
+from .transport.authorized_keys import LOCAL, AuthorizedKeys, KeyFolder, User
 from .transport.connection_counts import ConnectionCounts
 from .transport.connection_limiter import ConnectionLimiter
 from .transport.event_publisher import EventPublisher
 from .transport.router_socket import Request, RouterSocket, is_loopback_address
 from .transport.zap_authenticator import DOMAIN, ZapAuthenticator
+from .web.address import WebAddress
+from .web.front import WebFront
+from .web.gateway import WebGateway
+from .web.login_links import LOCAL_USER, LoginLinks
+from .web.sessions import Sessions
 from .workers.dispatcher import Dispatcher
 from .workers.local_runner import LocalRunner
 from .workers.runner import Runner
@@ -71,7 +76,9 @@ def build_service(
     """
     cleanup = Cleanup(store, policy)
     dispatcher = Dispatcher(store, publisher, counters, runner, cleanup, policy, clock)
-    reporter = StatusReporter(store, counters, lambda: runner.devices, welcome.software, dispatcher.step_rate, clock)
+    reporter = StatusReporter(
+        store, counters, lambda: runner.devices, welcome.software, dispatcher.step_rate, clock, dispatcher.is_drained
+    )
     uploads = Uploads(store.folder, policy, clock)
     dispatcher.recover()
     groups = JobGroups(store, cleanup, dispatcher.cancel, clock)
@@ -137,6 +144,7 @@ class Server:
         )
         self.publish_metrics: Callable[[MetricsSnapshot], None] | None = None  # called every METRICS_INTERVAL_S
         self._metrics_at = 0.0
+        self.web: WebFront | None = None
         self._poller = zmq.Poller()
         self._poller.register(self.router.socket, zmq.POLLIN)
         self._poller.register(self.runner.socket, zmq.POLLIN)
@@ -145,7 +153,8 @@ class Server:
 
     def step(self, wait_s: float = 0.1) -> None:
         """Wait until something arrives, at most `wait_s`, and handle it."""
-        self._poller.poll(int(1000 * wait_s))
+        calls_wait = self.web is not None and self.web.gateway.calls_wait
+        self._poller.poll(0 if calls_wait else int(1000 * wait_s))
         if self._authenticator is not None:
             self._authenticator.answer()
         self._answer_requests()
@@ -159,9 +168,24 @@ class Server:
                 extra={"connections": disconnected},
             )
         self.service.step()
+        if self.web is not None:
+            self.web.step()
         if self.publish_metrics is not None and time.monotonic() >= self._metrics_at:
             self._metrics_at = time.monotonic() + METRICS_INTERVAL_S
             self.publish_metrics(self.service.metrics())
+
+    def serve_web(self, address: WebAddress) -> str:
+        """Serve the web page from now on. Returns its URL. Raises ConfigError."""
+        state = self.store.folder
+        gateway = WebGateway(
+            self.service.answer,
+            Sessions(self._user_named),
+            LoginLinks(state),
+            self._user_named,
+            lambda name: self.audit.note(name, "", "web sign in"),
+        )
+        self.web = WebFront(address, gateway, self._poller, state / "logs")
+        return self.web.url
 
     def use_policy(self, policy: Policy) -> None:
         """Follow these limits from now on; clients see them when they ask for the capabilities again."""
@@ -190,6 +214,9 @@ class Server:
 
     def close(self, grace_s: float = 5.0, linger_ms: int = 0) -> None:
         """End the workers, whose checkpoints keep what was done, and release the port and the folder."""
+        self.service.models.close()
+        if self.web is not None:
+            self.web.close()
         self.runner.close(grace_s)
         self.store.close()
         self.audit.flush()
@@ -283,8 +310,16 @@ class Server:
             reply = replace(reply, epoch=reply.epoch + identity.epoch_suffix())
         return reply
 
+    def _user_named(self, name: str) -> User | None:
+        """The user of the web page with this name, as they are now; without keys there is only one."""
+        if self._authorized is None:
+            return LOCAL_USER if name == LOCAL_USER.name else None
+        return self._authorized.user_named(name)
+
     def _send_event(self, route: bytes, event: Any) -> bool:
         """False for a connection that is gone, or whose key is not authorized any more."""
+        if self.web is not None and self.web.gateway.owns(route):
+            return self.web.gateway.send_event(route, event)
         if not self.access.may_receive(route):
             return False
         try:

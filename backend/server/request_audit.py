@@ -21,12 +21,13 @@ from dreamwright.shared.messages import (
     UploadProgress,
 )
 from dreamwright.shared.model_messages import DownloadModel, StopDownload
+from dreamwright.shared.operator_messages import DrainDevice, FreeDisk, MoveJob
 
 from .jobs.job_store import JobStore
+from .jobs.retention import FREED_AT_ONCE, disposable_jobs
 from .monitoring.audit_log import AuditLog
 from .request_context import RequestContext
 
-# Requests that are not here change nothing that outlives the connection, and show their user's own jobs.
 AUDITED: dict[type[Any], str] = {
     SubmitJob: "submit",
     UploadChunk: "upload",
@@ -39,9 +40,17 @@ AUDITED: dict[type[Any], str] = {
     PinJob: "pin",
     DeleteJob: "delete",
     FetchChunk: "fetch",
+    MoveJob: "move first",
+    DrainDevice: "drain",
+    FreeDisk: "free disk",
     DownloadModel: "download model",
     StopDownload: "stop download",
 }
+
+# These change nothing that outlives the connection; what they show is their user's own, or an admin's to see.
+NOT_AUDITED = frozenset(
+    ("Hello", "GetCapabilities", "GetStatus", "ListJobs", "Subscribe", "PreviewAck", "LiveMeshAck", "GetPreview")
+)
 
 
 class RequestAudit:
@@ -58,6 +67,9 @@ class RequestAudit:
             owner = None if context.is_admin else context.owner
             records = [r for r in self._store.records.values() if r.summary.group == request.group]
             return [(record.job, record.owner) for record in records if owner in (None, record.owner)]
+        if isinstance(request, FreeDisk):
+            found = disposable_jobs(self._store.records.values()) if context.may_operate else []
+            return [(record.job, record.owner) for record in found[:FREED_AT_ONCE]]
         record = self._store.records.get(getattr(request, "job", ""))
         return [] if record is None else [(record.job, record.owner)]
 
@@ -74,6 +86,8 @@ class RequestAudit:
                     return  # not the last chunk
             elif isinstance(request, FetchChunk) and request.offset + len(reply.data) < reply.size:
                 return
+            elif isinstance(request, DrainDevice):
+                action = f"{'drain' if request.draining else 'use'} {request.device}"  # a device of this server
             elif isinstance(request, (DownloadModel, StopDownload)):
                 action += f" {request.model}"  # the name of a registered model, or it were refused
         for_others = context.is_admin and any(owner != context.owner for _, owner in jobs)

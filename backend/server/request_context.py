@@ -18,6 +18,11 @@ class RequestContext:
     key: str = ""  # fingerprint of the key that the connection has proven; "" without keys and on the web page
 
     @property
+    def may_operate(self) -> bool:
+        """Whether queue, devices and disk may be managed: by admins, and by the user of a server without keys."""
+        return self.is_admin or self.owner == LOCAL
+
+    @property
     def may_manage_models(self) -> bool:
         """Whether models may be downloaded and named by path: by admins, and by the user of a server without keys."""
         return self.is_admin or self.owner == LOCAL

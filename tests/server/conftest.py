@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from tests.testing.certificates import certificate
 from tests.testing.encrypted_server import encrypted_server
 from tests.testing.in_memory_server import in_memory_server
 from tests.testing.installed_addon import installed
@@ -11,6 +12,7 @@ from tests.testing.recording_worker import model, report_every_step
 from tests.testing.scripted_worker_server import scripted_server
 
 __all__ = [
+    "certificate",
     "encrypted_server",
     "in_memory_server",
     "installed",

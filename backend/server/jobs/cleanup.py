@@ -17,7 +17,7 @@ from ..workers.job_executor import INITIAL_FIELD_FILE
 from .job_record import JobRecord
 from .job_store import JobStore, StorageError
 from .preview_file import PREVIEW_FILE
-from .retention import RetainedJob, expired, file_size, folder_size
+from .retention import FREED_AT_ONCE, RetainedJob, disposable_jobs, expired, file_size, folder_size
 from .uploads import INPUT_MESH_FILE
 
 log = logging.getLogger(__name__)
@@ -58,6 +58,18 @@ class Cleanup:
         age_s, size = self._store.age.now_s() - record.ended_age, self.retained_bytes(record)
         fetched = record.summary.fetched or not record.summary.mesh_bytes
         return RetainedJob(record.job, age_s, size, fetched, record.summary.pinned, record.owner)
+
+    def free(self) -> tuple[int, int, int]:
+        """Delete the oldest FREED_AT_ONCE jobs that `is_disposable` names. Raises StorageError.
+
+        Returns how many were deleted, the bytes of their files, and how many are left.
+        """
+        found = disposable_jobs(self._store.records.values())
+        size = 0
+        for record in found[:FREED_AT_ONCE]:
+            size += self.retained_bytes(record)
+            self.delete(record)
+        return len(found[:FREED_AT_ONCE]), size, len(found[FREED_AT_ONCE:])
 
     def make_room(self, owner: str) -> None:
         """Delete an owner's oldest ended jobs above `ended_per_user`, before another is added. Raises StorageError.

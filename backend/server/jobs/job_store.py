@@ -20,7 +20,7 @@ from ...errors import CheckpointError
 from .durations import DurationSample, DurationStats
 from .job_record import COLUMNS, JobListener, JobRecord, NoListener, from_row, new_job_name, new_summary, to_row
 from .retention import MonotonicAge
-from .scheduling import QueuedJob, RoundRobin, sort_queue, started
+from .scheduling import QueuedJob, RoundRobin, before_all, sort_queue, started
 from .schema import DATABASE_FILE as DATABASE_FILE
 from .schema import prepare_database
 
@@ -146,6 +146,17 @@ class JobStore:
             self._write(record)
         return self._committed(record)
 
+    def move_first(self, job: str) -> JobRecord:
+        """Commit that a queued job starts before all others. Raises ValueError for another state, StorageError."""
+        record = self.records[job]
+        if record.state is not JobState.QUEUED:
+            raise ValueError(f"the job is {record.state.value}; only queued ones can be moved")
+        turn = before_all(self._queued())
+        record = replace(record, turn=turn, summary=replace(record.summary, changed=self._next_change()))
+        with self._transaction():
+            self._write(record)
+        return self._committed(record)
+
     def update_in_memory(self, job: str, **fields: Any) -> JobRecord:
         """Change fields of a job's summary without a commit: progress is not worth a write to disk."""
         record = self.records[job] = self._with_fields(job, fields)
@@ -203,13 +214,15 @@ class JobStore:
         ]
         return sorted(matching, key=lambda record: -record.summary.changed)[:count]
 
-    def _order(self) -> list[tuple[int, QueuedJob]]:
-        queued = (
+    def _queued(self) -> Iterator[QueuedJob]:
+        return (
             QueuedJob(r.job, r.owner, r.summary.priority, r.arrival, r.turn)
             for r in self.records.values()
             if r.state is JobState.QUEUED
         )
-        return sort_queue(queued, self.turns)
+
+    def _order(self) -> list[tuple[int, QueuedJob]]:
+        return sort_queue(self._queued(), self.turns)
 
     def _renumber(self) -> list[str]:
         """Recompute every queue position; the jobs whose position changed. Positions live in memory only."""

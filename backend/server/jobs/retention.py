@@ -8,12 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dreamwright.shared.errors import RequestError
+from dreamwright.shared.job_states import ENDED
 from dreamwright.shared.numbers import number_text
 
 from ..policy import GIGABYTE, Policy
 from ..transport.authorized_keys import LOCAL
+from .job_record import JobRecord
 
 DAY_S = 86_400.0
+FREED_AT_ONCE = 50  # jobs that one request deletes; each is a write to the disk, for which everybody waits
 UNFETCHED_FACTOR = 2.0  # a mesh that nobody has fetched is kept this many times as long
 
 
@@ -62,6 +65,17 @@ def _excess(jobs: Iterable[RetainedJob], size_limit: float, count_limit: int | N
         elif excess <= 0:
             break
     return gone
+
+
+def is_disposable(record: JobRecord) -> bool:
+    """Whether an ended job is deleted when somebody frees the disk: nothing is lost that nobody has."""
+    job = record.summary
+    return record.state in ENDED and not job.pinned and (job.fetched or not job.mesh_bytes)
+
+
+def disposable_jobs(records: Iterable[JobRecord]) -> list[JobRecord]:
+    """Jobs of `is_disposable`, the oldest first."""
+    return sorted((record for record in records if is_disposable(record)), key=lambda record: record.ended_age)
 
 
 def check_pinned_bytes(used: int, more: int, limit_gb: float) -> None:

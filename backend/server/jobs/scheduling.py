@@ -22,7 +22,7 @@ class QueuedJob:
     owner: str
     priority: int  # larger goes first within a turn
     arrival: int  # smaller came first
-    turn: int = 0  # 0: none yet; otherwise kept from the start that its worker or the server did not survive
+    turn: int = 0  # 0: none yet; below: moved before all others; otherwise of a start that was interrupted
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,11 @@ def sort_queue(queued: Iterable[QueuedJob], turns: RoundRobin) -> list[tuple[int
         placed.extend((first + index, job) for index, job in enumerate(line))
     placed.sort(key=lambda pair: (pair[0], not pair[1].turn, -pair[1].priority, pair[1].arrival))
     return placed
+
+
+def before_all(queued: Iterable[QueuedJob]) -> int:
+    """The turn of a job that an admin moves before all of these; a turn below 0 costs its owner none of theirs."""
+    return min(0, min((job.turn for job in queued), default=0)) - 1
 
 
 def started(turns: RoundRobin, turn: int, owner: str, again: bool = False) -> RoundRobin:

@@ -80,7 +80,9 @@ class StatusReporter:
         software: str,
         step_rate: StepRate,
         clock: Callable[[], float],
+        is_drained: Callable[[str], bool] = lambda device: False,
     ) -> None:
+        self._is_drained = is_drained
         self._store, self._counters, self._devices, self._software = store, counters, devices, software
         self._step_rate, self._clock = step_rate, clock
         self._started = clock()
@@ -158,12 +160,13 @@ class StatusReporter:
     def _device_status(self, device: str, records: list[JobRecord], visible: set[str]) -> DeviceStatus:
         running = (r for r in records if r.state in RUNNING_STATES and r.summary.device == device)
         record = next(running, None)
+        draining = self._is_drained(device)
         if record is None:
-            return DeviceStatus(device, "idle", "", "", 0.0, -1.0)
+            return DeviceStatus(device, "idle", "", "", 0.0, -1.0, draining)
         if record.job not in visible:
-            return DeviceStatus(device, "busy", "", "", 0.0, -1.0)
+            return DeviceStatus(device, "busy", "", "", 0.0, -1.0, draining)
         rate, silent_s = self._step_rate(record.job)
-        return DeviceStatus(device, "busy", record.job, record.owner, rate, silent_s)
+        return DeviceStatus(device, "busy", record.job, record.owner, rate, silent_s, draining)
 
     def _user_status(self, name: str, records: list[JobRecord], connections: int) -> UserStatus:
         counts = Counter(record.state for record in records if record.owner == name)

@@ -66,8 +66,8 @@ class KeyFolder:
 
     def __init__(self, state: Path) -> None:
         self.state, self.folder = state, state / "keys"
-        self._pair, self.users_path, self._served = (
-            self.folder / f"{name}.json" for name in ("server", "users", "served")
+        self._pair, self.users_path, self._served, self._web = (
+            self.folder / f"{name}.json" for name in ("server", "users", "served", "web")
         )
 
     # --- the server's key pair
@@ -163,6 +163,15 @@ class KeyFolder:
             self._write_users(users)
         return user
 
+    def remember_web(self, url: str) -> None:
+        """Save the address of the web page, for `dreamwright keys web`."""
+        self._write(self._web, {"form": FORM, "url": url})
+
+    def web_url(self) -> str:
+        """The address where the web page was served last; "" if it never was."""
+        url = (self._read(self._web) or {}).get("url")
+        return url if isinstance(url, str) else ""
+
     def _write_users(self, users: Mapping[str, User]) -> None:
         if sum(len(user.keys) for user in users.values()) > MAX_KEYS:
             raise ConfigError(f"there would be more than {MAX_KEYS} keys; revoke some first")
@@ -249,7 +258,7 @@ class AuthorizedKeys:
         self._folder = folder
         self._stamp: tuple[int, ...] | None = ()
         self._by_key: dict[str, User] = {}
-        self._admins: frozenset[str] = frozenset()
+        self._by_name: Mapping[str, User] = {}
 
     def user_of(self, key: str) -> User | None:
         """The user of a key; None for an unknown one."""
@@ -259,7 +268,12 @@ class AuthorizedKeys:
     def is_admin(self, name: str) -> bool:
         """Whether a name has the admin role now."""
         self._refresh()
-        return name in self._admins
+        return name in self._by_name and self._by_name[name].is_admin
+
+    def user_named(self, name: str) -> User | None:
+        """The user of a name; None for one who is not allowed (any more)."""
+        self._refresh()
+        return self._by_name.get(name)
 
     def __len__(self) -> int:
         self._refresh()
@@ -280,7 +294,7 @@ class AuthorizedKeys:
             log.error("users cannot be read; nobody is allowed", extra={"why": str(error)})
             users = {}
         self._by_key = {key: user for user in users.values() for key in user.keys}
-        self._admins = frozenset(user.name for user in users.values() if user.is_admin)
+        self._by_name = users
         log.info("users read", extra={"users": len(users)})
 
 
