@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 from dreamwright.shared.limits import VARIATIONS_LARGEST
 
 from ..config.presets import PRESETS, method_of
-from ..errors import CheckpointError, PromptError, one_line
+from ..errors import CheckpointError, ConfigError, PromptError, one_line
 from ..training.methods import METHODS, get_method, preset_of
 from .lora_option import add_lora_argument, with_loras
-from .run_display import PreviewFolder
+from .run_display import LiveMeshFile, PreviewFolder
 from .signals import INTERRUPTED, StopSignal
 from .training_run import (
     STOP_MESSAGE,
@@ -144,6 +144,8 @@ def run(options: argparse.Namespace) -> int:
     from .sample import choose_device
 
     if options.variations is not None or options.like is not None:
+        if options.live_mesh is not None:
+            raise ConfigError("--live-mesh shows one prop; leave it out, or leave out --variations and --like")
         return run_variations(options, job_from, describe)
     if options.prompt is None:
         raise PromptError('there is no prompt; give one, for example "a red mushroom", or --like')
@@ -158,15 +160,18 @@ def run(options: argparse.Namespace) -> int:
         initial_field = read_initial_field(options.initial_field)
         job = replace(job, initial_field=initial_field.digest)
     device, previews = rank_device(choose_device(options.device)), PreviewFolder(options.previews)
+    live_mesh = LiveMeshFile(options.live_mesh)
     with StopSignal(STOP_MESSAGE if is_main else "") as stop, locked_job(options, job, is_main) as (job, resumed):
         with process_group(device) as group:
             group.local_views(job.config.run.views_per_step)  # refused before a model is loaded
             group.local_views(job.config.render.coarse_views, "render.coarse_views")
-            pipeline = TextTo3DPipeline(job, device, resumed, stop, group, initial_field)
+            pipeline = TextTo3DPipeline(
+                job, device, resumed, stop, group, initial_field, is_watched=lambda: live_mesh.is_wanted
+            )
             if not is_main:
                 endings = [event.complete for event in pipeline.events() if isinstance(event, Finished)]
                 return 0 if all(endings) else INTERRUPTED
-            outcome = take_steps(pipeline, work_folder(options), previews)
+            outcome = take_steps(pipeline, work_folder(options), previews, live_mesh)
         return finish(options, pipeline, outcome, previews, describe)
 
 

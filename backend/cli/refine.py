@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .lora_option import add_lora_argument, with_loras
-from .run_display import PreviewFolder
+from .run_display import LiveMeshFile, PreviewFolder
 from .signals import StopSignal
 from .training_run import (
     STOP_MESSAGE,
@@ -100,6 +100,7 @@ def run(options: argparse.Namespace) -> int:
     check_folders(options)
     input_mesh = read_input_mesh(options.mesh, options.up)
     job, previews = job_from(options, input_mesh), PreviewFolder(options.previews)
+    live_mesh = LiveMeshFile(options.live_mesh)
     device = choose_device(options.device)
 
     def describe(mesh: Mesh, report: MeshReport) -> str:
@@ -111,6 +112,8 @@ def run(options: argparse.Namespace) -> int:
         )
 
     with StopSignal(STOP_MESSAGE) as stop, locked_job(options, job) as (job, resumed):
-        pipeline = TextTo3DPipeline(job, device, resumed, stop, input_mesh=input_mesh)
-        outcome = take_steps(pipeline, work_folder(options), previews)
+        pipeline = TextTo3DPipeline(
+            job, device, resumed, stop, input_mesh=input_mesh, is_watched=lambda: live_mesh.is_wanted
+        )
+        outcome = take_steps(pipeline, work_folder(options), previews, live_mesh)
         return finish(options, pipeline, outcome, previews, describe)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a terminal shows of a run: a progress bar with ETA, health messages, and preview files in a folder."""
+"""What a terminal shows of a run: a progress bar with ETA, health messages, preview files and a live mesh."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from dreamwright.shared.atomic import write_atomically
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from ..geometry.live_mesh import LiveMesh
     from ..training.events import Event
 
 
@@ -48,12 +49,47 @@ class PreviewFolder:
             self._has_failed = True
 
 
+class LiveMeshFile:
+    """A mesh file that each live mesh replaces, or none when the path is None. A failure never ends the run."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._has_failed = False
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether the run makes live meshes."""
+        return self._path is not None
+
+    def replace(self, mesh: LiveMesh, step: int) -> None:
+        """Write the mesh in place of the one before."""
+        from ..errors import ExportError
+        from ..geometry.live_mesh import as_mesh
+        from ..io.mesh_export import export_mesh
+
+        if self._path is None:
+            return
+        try:
+            export_mesh(as_mesh(mesh), self._path, {"step": step})
+        except (ExportError, OSError) as error:
+            if not self._has_failed:
+                print_warning(f"cannot write the live mesh ({error}); the run goes on")
+            self._has_failed = True
+
+
 class RunDisplay:
     """Context manager that shows the events of a run."""
 
-    def __init__(self, prompt: str, steps: int, done: int, previews: PreviewFolder) -> None:
+    def __init__(
+        self,
+        prompt: str,
+        steps: int,
+        done: int,
+        previews: PreviewFolder,
+        live_mesh: LiveMeshFile = LiveMeshFile(None),
+    ) -> None:
         """`done` steps of `steps` were taken before, in a run that is resumed."""
-        self._previews = previews
+        self._previews, self._live_mesh = previews, live_mesh
         self._bar = tqdm(total=steps, initial=done, desc=prompt[:32], unit="step", file=sys.stderr, dynamic_ncols=True)
 
     def __enter__(self) -> RunDisplay:
@@ -76,6 +112,8 @@ class RunDisplay:
                 self._bar.write(f"step {event.step}: {event.what}", file=sys.stderr)
         elif isinstance(event, events.Preview):
             self._previews.save(f"step-{event.step:06d}", Image.fromarray(event.image))
+        elif isinstance(event, events.LiveMeshMade):
+            self._live_mesh.replace(event.mesh, event.step)
         elif isinstance(event, events.Health):
             self._bar.write(f"health at step {event.step}: {event.verdict} ({event.message})", file=sys.stderr)
         elif isinstance(event, events.Restarted):

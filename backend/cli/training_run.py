@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import CheckpointError, DreamwrightError, ExportError, RunError
-from .run_display import BakeDisplay, PreviewFolder, RunDisplay, print_warning
+from .run_display import BakeDisplay, LiveMeshFile, PreviewFolder, RunDisplay, print_warning
 from .signals import INTERRUPTED
 
 if TYPE_CHECKING:
@@ -37,6 +37,13 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     """Define the arguments of both commands about files and devices, but for --out."""
     parser.add_argument("--previews", type=Path, metavar="DIR", help="folder for preview images and a turntable")
     parser.add_argument(
+        "--live-mesh",
+        type=Path,
+        metavar="FILE",
+        help="mesh file (.glb, .ply or .obj) that shows the growing prop, coarsely: replaced every "
+        "run.live_mesh_interval steps",
+    )
+    parser.add_argument(
         "--work", type=Path, metavar="DIR", help="folder for checkpoints (default: OUT.work beside the output)"
     )
     parser.add_argument("--resume", action="store_true", help="continue from the newest checkpoint in the work folder")
@@ -52,7 +59,7 @@ def work_folder(options: argparse.Namespace) -> Path:
 
 
 def check_folders(options: argparse.Namespace) -> None:
-    """Raise ExportError for a work or previews folder that cannot be written; creates nothing."""
+    """Raise ExportError for a work or previews folder, or a live mesh, that cannot be written; creates nothing."""
     from ..io.output_files import check_folder_writable
 
     for option, folder in (("--work", work_folder(options)), ("--previews", options.previews)):
@@ -61,6 +68,15 @@ def check_folders(options: argparse.Namespace) -> None:
                 check_folder_writable(folder)
             except ExportError as error:
                 raise ExportError(f"{option}: {error}") from error
+    if options.live_mesh is not None:
+        from ..io.mesh_export import check_output_path
+
+        try:
+            check_output_path(options.live_mesh)
+        except ExportError as error:
+            raise ExportError(f"--live-mesh: {error}") from error
+        if options.live_mesh.absolute() == options.out.absolute():
+            raise ExportError(f"--live-mesh and --out are both {str(options.out)!r}; choose two files")
 
 
 @contextmanager
@@ -88,7 +104,9 @@ def locked_job(options: argparse.Namespace, job: Job, is_main: bool = True) -> I
         yield job, resumed
 
 
-def take_steps(pipeline: TextTo3DPipeline, work: Path, previews: PreviewFolder) -> Outcome:
+def take_steps(
+    pipeline: TextTo3DPipeline, work: Path, previews: PreviewFolder, live_mesh: LiveMeshFile = LiveMeshFile(None)
+) -> Outcome:
     """Take the remaining steps, show the events, and write each checkpoint to `work`.
 
     A checkpoint that cannot be written is reported, and the run goes on.
@@ -101,7 +119,7 @@ def take_steps(pipeline: TextTo3DPipeline, work: Path, previews: PreviewFolder) 
     for warning in pipeline.warnings:
         print_warning(warning)
     job, is_complete, failure = pipeline.job, True, ""
-    with RunDisplay(job.prompt, job.config.total_steps, pipeline.step, previews) as display:
+    with RunDisplay(job.prompt, job.config.total_steps, pipeline.step, previews, live_mesh) as display:
         for event in pipeline.events():
             display.show(event)
             if isinstance(event, Checkpoint):

@@ -13,8 +13,8 @@ from scipy.spatial import cKDTree
 from dreamwright.shared.limits import LIVE_MESH_TRIANGLES
 
 from ..errors import RunError
-from .build import to_object_frame
-from .color import AlbedoField, sample_albedo
+from .build import Mesh, to_object_frame
+from .color import AlbedoField, display_to_linear, sample_albedo
 from .extract import DensityGrid, extract_surface, sample_density_grid
 from .threshold import choose_threshold
 from .topology import FloatArray, Surface, face_areas, face_components, vertex_normals
@@ -67,6 +67,13 @@ def live_mesh_of_surface(surface: Surface, colors: FloatArray, height_m: float =
     fewer = within_budget(_with_faces(surface, surface.faces))
     nearest = cKDTree(surface.vertices).query(fewer.vertices)[1]
     return _placed(fewer, colors[nearest], height_m)
+
+
+def as_mesh(live: LiveMesh) -> Mesh:
+    """A live mesh as one that can be written to a file."""
+    surface = Surface(live.vertices.astype(np.float64), live.faces.astype(np.int64))
+    albedo, normals = display_to_linear(live.colors / 255.0), vertex_normals(surface)
+    return Mesh(live.vertices, live.faces, albedo.astype(np.float32), normals.astype(np.float32))
 
 
 def without_floaters(surface: Surface) -> Surface:

@@ -18,11 +18,13 @@ from hypothesis import strategies as st
 from dreamwright.backend.cli import doctor, run_display, training_run
 from dreamwright.backend.cli import main as main_module
 from dreamwright.backend.cli.main import main
-from dreamwright.backend.cli.run_display import PreviewFolder
+from dreamwright.backend.cli.run_display import LiveMeshFile, PreviewFolder
 from dreamwright.backend.cli.streams import SafeStream, safe_streams
 from dreamwright.backend.errors import CheckpointError, ExportError
+from dreamwright.backend.geometry.live_mesh import LiveMesh
 from dreamwright.backend.io import mesh_export
-from dreamwright.backend.training import checkpoints
+from dreamwright.backend.io.mesh_reader import read_mesh
+from dreamwright.backend.training import checkpoints, live_meshes
 from tests.testing.tiny_model import QUICK, save_tiny_model
 
 SETTINGS = [part for setting in QUICK for part in ("--set", setting)]
@@ -174,6 +176,41 @@ def test_full_disk_under_previews_is_one_warning(
     assert (tmp_path / "prop.glb").is_file()
 
 
+def test_live_mesh_is_replaced_while_the_prop_grows(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    contents, replace = [], LiveMeshFile.replace
+
+    def replace_and_read(self: LiveMeshFile, mesh: LiveMesh, step: int) -> None:
+        replace(self, mesh, step)
+        contents.append((step, read_mesh(tmp_path / "live.glb").faces.shape == mesh.faces.shape))
+
+    monkeypatch.setattr(LiveMeshFile, "replace", replace_and_read)
+    monkeypatch.setattr(live_meshes, "TIME_SHARE", 1e9)  # none waits, however slow the machine is
+    live = ("--live-mesh", str(tmp_path / "live.glb"), "--set", "run.live_mesh_interval=2")
+    assert generate(model, tmp_path / "prop.glb", *live) == 0
+    assert contents == [(1, True), (3, True), (5, True)]
+    assert (tmp_path / "prop.glb").is_file()
+
+
+def test_a_live_mesh_that_cannot_be_written_is_one_warning(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    export = mesh_export.export_mesh
+
+    def fail(mesh: object, path: Path, provenance: object) -> Path:
+        if path.name == "live.ply":
+            raise ExportError("cannot write live.ply: No space left on device")
+        return export(mesh, path, provenance)
+
+    monkeypatch.setattr(mesh_export, "export_mesh", fail)
+    live = ("--live-mesh", str(tmp_path / "live.ply"), "--set", "run.live_mesh_interval=1")
+    assert generate(model, tmp_path / "prop.glb", *live) == 0
+    errors = capsys.readouterr().err
+    assert errors.count("cannot write the live mesh") == 1 and "No space left" in errors
+    assert (tmp_path / "prop.glb").is_file()
+
+
 def test_failed_checkpoints_are_one_warning(
     model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -235,6 +272,13 @@ PLACES = {
     "--work in a file": (["generate", "a red mushroom", "--work", "file/work"], "--work"),
     "long --previews": (["generate", "a red mushroom", "--previews", "p" * 300], "--previews"),
     "--previews in a file": (["generate", "a red mushroom", "--previews", "file/x"], "--previews"),
+    "--live-mesh of another kind": (["generate", "a red mushroom", "--live-mesh", "a.png"], "--live-mesh: cannot"),
+    "--live-mesh in a file": (["generate", "a red mushroom", "--live-mesh", "file/x.glb"], "--live-mesh"),
+    "--live-mesh is --out": (["generate", "a red mushroom", "--live-mesh", "prop.glb"], "choose two files"),
+    "--live-mesh of variations": (
+        ["generate", "a red mushroom", "--variations", "2", "--live-mesh", "a.glb"],
+        "--live-mesh shows one prop",
+    ),
     "long --from": (["generate", "a red mushroom", "--from", "f" * 300], "f" * 300),
     "--from in a file": (["generate", "a red mushroom", "--from", "file/x"], "file/x"),
     "long --model": (["generate", "a red mushroom", "--model", "m" * 300], "too long"),
