@@ -65,6 +65,7 @@ class Peer:
     missed: int = 0  # the latest step whose preview waits for an acknowledgement; 0 for none
     meshes_of: str = ""
     mesh_credit: int = limits.LIVE_MESHES_IN_FLIGHT
+    mesh_missed: int = 0  # the latest step whose live mesh waits for an acknowledgement; 0 for none
 
 
 class FakeServer(FakeJobs):
@@ -74,7 +75,7 @@ class FakeServer(FakeJobs):
         self, address: str = "tcp://127.0.0.1:*", pace: int = 1, steps: int = 40, size: int = 16, rings: int = 16
     ) -> None:
         super().__init__(pace, steps, rings)
-        self.size, self.live_rings = size, 16
+        self.size, self.live_rings = size, 0  # rings of the balls that are sent as live meshes; 0: none are
         self.peers: dict[bytes, Peer] = {}
         self.requests: list[Any] = []
         self._requested_address = address
@@ -104,6 +105,7 @@ class FakeServer(FakeJobs):
         for route, peer in self.peers.items():
             if peer.missed and peer.credit:
                 self._show(route, peer, peer.missed)
+        self._send_live_meshes()
         self.work()
 
     def publish(self, make: Callable[[int], Any]) -> None:
@@ -120,10 +122,17 @@ class FakeServer(FakeJobs):
                 self._show(route, peer, step)
 
     def publish_live_mesh(self, job: str, step: int) -> None:
+        for peer in self.peers.values():
+            if self.live_rings and peer.meshes_of == job:
+                peer.mesh_missed = step
+        self._send_live_meshes()
+
+    def _send_live_meshes(self) -> None:
         for route, peer in self.peers.items():
-            if peer.meshes_of == job and peer.mesh_credit:
+            if peer.mesh_missed and peer.mesh_credit and peer.meshes_of in self.jobs:
                 peer.mesh_credit -= 1
-                self._send(route, self.live_mesh_of(job, step), 0)
+                self._send(route, self.live_mesh_of(peer.meshes_of, peer.mesh_missed), 0)
+                peer.mesh_missed = 0
 
     def live_mesh_of(self, job: str, step: int) -> LiveMeshFrame:
         """The live mesh of a job after a step: its ball, which grows to its height."""
@@ -173,11 +182,13 @@ class FakeServer(FakeJobs):
         if isinstance(request, ListJobs):
             return self._list()
         if isinstance(request, Subscribe):
-            job = self.jobs.get(request.previews_of)
+            job, watched = self.jobs.get(request.previews_of), self.jobs.get(request.meshes_of)
+            is_running = self.live_rings > 0 and watched is not None and watched.state == "running"
             self.peers[route] = Peer(
                 request.previews_of,
                 missed=job.step if job and job.state == "running" else 0,
                 meshes_of=request.meshes_of,
+                mesh_missed=watched.step if watched is not None and is_running else 0,
             )
             return self._list()
         if isinstance(request, PreviewAck):
@@ -250,6 +261,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--size", type=int, default=16)
     parser.add_argument("--rings", type=int, default=16)
+    parser.add_argument("--live-rings", type=int, default=0, help="of the balls that are sent as live meshes; 0: none")
     parser.add_argument("--wait", type=float, default=0.02)
     parser.add_argument("--fail-at", type=int, default=0)
     parser.add_argument(
@@ -257,6 +269,7 @@ def main() -> None:
     )
     options = parser.parse_args()
     server = FakeServer(options.address, options.pace, options.steps, options.size, options.rings)
+    server.live_rings = options.live_rings
     server.faults.fail_at, server.step_limit_file = options.fail_at, options.step_limit
     print(server.address, flush=True)
     while True:
