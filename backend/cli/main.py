@@ -35,13 +35,14 @@ COMMANDS = (
     "top",
     "keys",
     "audit",
+    "state",
     "demo",
     "sample",
     "models",
     "doctor",
     "evaluate",
 )
-PRINTING_COMMANDS = ("top", "keys", "audit", "models", "doctor")  # their result is what they print
+PRINTING_COMMANDS = ("top", "keys", "audit", "state", "models", "doctor")  # their result is what they print
 DEBUG = "DREAMWRIGHT_DEBUG"  # environment variable: show tracebacks
 
 
