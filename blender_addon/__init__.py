@@ -24,11 +24,16 @@ try:
         finish_operators,
         generate_operators,
         group_operators,
+        import_places,
         job_operators,
         key_operators,
         list_operators,
+        live_mesh,
         local_server,
         lora_operators,
+        model_operators,
+        model_rows,
+        models_panel,
         panel,
         preferences,
         preview,
@@ -42,6 +47,7 @@ try:
         text_operators,
         thumbnails,
         timer,
+        translations,
     )
 except ModuleNotFoundError as error:
     if error.name not in ("msgpack", "numpy"):
@@ -54,13 +60,17 @@ except ModuleNotFoundError as error:
 
 # In the order of registration; unregistered in reverse.
 _MODULES = (
+    translations,
     preferences,
     addon_state,
+    import_places,
     properties,
+    model_rows,
     editor_image,
     preview,
     contact_sheet,
     thumbnails,
+    live_mesh,
     connection_operators,
     generate_operators,
     text_operators,
@@ -75,7 +85,9 @@ _MODULES = (
     group_operators,
     sheet_picking,
     lora_operators,
+    model_operators,
     panel,
+    models_panel,
     finish_operators,
     list_operators,
     active_list,

@@ -11,13 +11,14 @@ from typing import Any
 import bpy
 from bpy.app.handlers import persistent
 
-from . import addon_state, dream_list, labels, server_settings
+from . import addon_state, dream_list, import_places, labels, server_settings
 from .dream_list import DreamList, ListedProp
 from .import_mesh import CATALOG, AssetLabel
 from .provenance import PREFIX
 from .shared.asset_catalogs import FILE_NAME, merged_catalogs
 from .shared.atomic import write_atomically
 from .shared.prompt_list import PromptListError, PromptRow, parse_list
+from .wording import say
 
 GAP = 1.25  # times a prop's width, from its middle to that of the next
 
@@ -36,22 +37,23 @@ def start(name: str, retry: bool) -> str:
     global _active, _offset_m, _is_reported
     mine, session = addon_state.properties(), addon_state.session()
     if _active is not None and not _active.is_done:
-        return f"The list “{_active.name}” is under way; stop it first"
+        return say("The list “{name}” is under way; stop it first", name=_active.name)
     if not mine.model_name or not mine.preset_name:
-        return "The server has not sent its capabilities yet; try again in a moment"
+        return say("The server has not sent its capabilities yet; try again in a moment")
     try:
         found = parse_list(bpy.data.texts[name].as_string(), mine.seed)
     except PromptListError as error:
-        return f"The text “{name}” cannot be used: {error}"
+        return say("The text “{name}” cannot be used: {error}", name=name, error=error)
     if fault := _rows_fault(found.rows):
-        return f"The text “{name}” cannot be used: {fault}"
+        return say("The text “{name}” cannot be used: {fault}", name=name, fault=fault)
     try:
         settings = server_settings.collect(session.capabilities, mine)
     except ValueError as error:
         return str(error)
     negative = labels.clean_prompt(mine.negative)
     props = dream_list.listed_props(found.rows, negative, mine.model_name, mine.preset_name, settings)
-    _active, _offset_m, _is_reported = DreamList(name, props, _is_here, retry), 0.0, False
+    _active = DreamList(name, props, _is_here, retry, place=import_places.here())
+    _offset_m, _is_reported = 0.0, False
     for notice in found.notices:
         session.notify(notice[:1].upper() + notice[1:], is_error=False)
     return ""
@@ -64,9 +66,16 @@ def _rows_fault(rows: tuple[PromptRow, ...]) -> str:
     errors = []
     for row in rows:
         if row.preset and row.preset not in offered:
-            errors.append(f"row {row.row} has the preset {row.preset!r}; allowed are {', '.join(sorted(offered))}")
+            errors.append(
+                say(
+                    "row {row} has the preset {preset}; allowed are {offered}",
+                    row=row.row,
+                    preset=repr(row.preset),
+                    offered=", ".join(sorted(offered)),
+                )
+            )
         if fault := labels.vocabulary_fault(capabilities, mine.model_name, row.prompt):
-            errors.append(f"row {row.row}: {fault}")
+            errors.append(say("row {row}: {fault}", row=row.row, fault=fault))
     return str(PromptListError(errors)) if errors else ""
 
 
@@ -124,7 +133,7 @@ def imported(job: str, made: Any) -> None:
     prop = _listed(job)
     if prop is not None:
         prop.state = dream_list.DONE
-        _offset_m += GAP * max(made.dimensions.x, 0.01)
+        _offset_m += GAP * max(made.dimensions.x / import_places.units_per_meter(bpy.context.scene), 0.01)
 
 
 def not_imported(job: str, reason: str) -> None:
@@ -165,8 +174,11 @@ def _report(done: DreamList) -> None:
         text.write(stream.getvalue())
     elif known is not None:
         bpy.data.texts.remove(known)
-    where = f"; the text “{name}” says why" if done.failures else ""
-    addon_state.session().notify(f"The list “{done.name}” is done: {done.summary()}{where}", bool(done.failures))
+    where = say("; the text “{name}” says why", name=name) if done.failures else ""
+    addon_state.session().notify(
+        say("The list “{name}” is done: {summary}{where}", name=done.name, summary=done.summary(), where=where),
+        bool(done.failures),
+    )
     write_catalogs()
 
 
@@ -187,7 +199,11 @@ def write_catalogs() -> None:
             write_atomically(path, after.encode())
     except (OSError, UnicodeError) as error:
         addon_state.session().notify(
-            f"The catalogs were not written to {path}: {error}; make the folder writable and save again"
+            say(
+                "The catalogs were not written to {path}: {error}; make the folder writable and save again",
+                path=path,
+                error=error,
+            )
         )
 
 

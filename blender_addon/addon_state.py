@@ -11,7 +11,7 @@ from typing import Any
 
 import bpy
 
-from . import compat
+from . import compat, import_places
 from .session import Session
 from .shared.messages import JobSummary
 
@@ -37,7 +37,7 @@ def session() -> Session:
     """The session, created at its first use."""
     global _session
     if _session is None:
-        _session = Session(user_folder())
+        _session = Session(user_folder(), here=import_places.here)
         _session.show_cached(preferences().address)
     return _session
 

@@ -7,6 +7,7 @@ import re
 from urllib.parse import urlsplit
 
 from .shared.credentials import is_connection_string
+from .wording import say
 
 DEFAULT_ADDRESS = "tcp://127.0.0.1:47630"
 
@@ -29,17 +30,17 @@ def is_local(address: str) -> bool:
 
 def address_fault(address: str) -> str:
     """Why an address cannot be used, as a sentence; "" when it can."""
-    example = f"write it as {DEFAULT_ADDRESS}"
+    example = say("write it as {default_address}", default_address=DEFAULT_ADDRESS)
     if is_connection_string(address):
-        return "The connection string is incomplete; copy the whole line that the server prints"
+        return say("The connection string is incomplete; copy the whole line that the server prints")
     try:
         scheme, host, port, rest = _split(address)
     except ValueError:
-        return f"The server address has no valid host and port; {example}"
+        return say("The server address has no valid host and port; {example}", example=example)
     if scheme != "tcp":
-        return f"The server address must begin with tcp://; {example}"
+        return say("The server address must begin with tcp://; {example}", example=example)
     if not host or not port or rest:
-        return f"The server address needs a host and a port; {example}"
+        return say("The server address needs a host and a port; {example}", example=example)
     return ""
 
 
@@ -47,7 +48,8 @@ def key_fault(address: str, has_key: bool) -> str:
     """Why a server must not be contacted without its key, as a sentence; "" when it may."""
     if has_key or is_local(address):
         return ""
-    return (
-        f"{address} is another machine and its key is unknown; paste the connection string that dreamwright serve "
-        "prints there"
+    return say(
+        "{address} is another machine and its key is unknown; paste the connection string that "
+        "dreamwright serve prints there",
+        address=address,
     )

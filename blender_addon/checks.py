@@ -9,6 +9,7 @@ from typing import Any
 import bpy
 
 from . import addon_state, addresses, compat, key_store
+from .wording import say
 
 COMMAND = "dreamwright"
 
@@ -16,7 +17,7 @@ COMMAND = "dreamwright"
 def allow(operator: Any, fault: str) -> bool:
     """Result of an operator's `poll`; the fault becomes the tooltip of the disabled button."""
     if fault:
-        operator.poll_message_set(fault)
+        operator.poll_message_set(say(fault))
     return not fault
 
 
@@ -38,7 +39,7 @@ def connection_fault() -> str:
 def offline_fault() -> str:
     """Why no request can be sent now."""
     session = addon_state.session()
-    return "" if session.is_online else f"Not connected to a server: {session.reason}"
+    return "" if session.is_online else say("Not connected to a server: {reason}", reason=session.reason)
 
 
 def command_path() -> str:
@@ -52,5 +53,9 @@ def command_fault() -> str:
     if command_path():
         return ""
     chosen = addon_state.preferences().command.strip()
-    what = f"The command {chosen} was not found" if chosen else f"The command {COMMAND} is not on the search path"
-    return f"{what}; install the backend, or choose the command in the add-on's preferences"
+    what = (
+        say("The command {chosen} was not found", chosen=chosen)
+        if chosen
+        else say("The command {command} is not on the search path", command=COMMAND)
+    )
+    return say("{what}; install the backend, or choose the command in the add-on's preferences", what=what)

@@ -6,6 +6,7 @@ from typing import Any
 import bpy
 
 from . import addon_state, checks
+from .wording import say
 
 
 class DREAMWRIGHT_OT_connect(bpy.types.Operator):
@@ -28,7 +29,11 @@ class DREAMWRIGHT_OT_connect(bpy.types.Operator):
         except ImportError as error:
             self.report(
                 {"ERROR"},
-                f"ZeroMQ or msgpack cannot be loaded ({error}); reinstall the add-on from its zip and restart Blender",
+                say(
+                    "ZeroMQ or msgpack cannot be loaded ({error}); reinstall the add-on from its zip and "
+                    "restart Blender",
+                    error=error,
+                ),
             )
             return {"CANCELLED"}
         except ValueError as error:
@@ -48,7 +53,7 @@ class DREAMWRIGHT_OT_disconnect(bpy.types.Operator):
     @classmethod
     def poll(cls, context: Any) -> bool:
         """Only while a connection is open."""
-        return checks.allow(cls, "" if addon_state.session().is_open else "There is no connection")
+        return checks.allow(cls, "" if addon_state.session().is_open else say("There is no connection"))
 
     def execute(self, context: Any) -> set[str]:
         """Disconnect."""

@@ -18,6 +18,7 @@ from .session import Session
 from .shared.job_states import ENDED, JobState
 from .shared.messages import JobSummary, SubmitJob
 from .shared.prompt_list import PromptRow
+from .wording import say
 
 MOST_OPEN = 20  # jobs of a list that the server has at a time; others of its users wait for fewer
 MOST_DOWNLOADS, MOST_TRIES = 2, 3
@@ -63,7 +64,7 @@ class DreamList:
     """The list under way. Call `step` in every tick of the session.
 
     `is_here`: whether the prop of a job is in the file already. `retry`: whether a job that has failed or was cancelled
-    before is made again.
+    before is made again. `place`: where its props go, as `Session.here` names it.
     """
 
     def __init__(
@@ -73,8 +74,9 @@ class DreamList:
         is_here: Callable[[str], bool],
         retry: bool = False,
         clock: Callable[[], float] = time.monotonic,
+        place: Any = None,
     ) -> None:
-        self.name, self.props = name, tuple(props)
+        self.name, self.props, self.place = name, tuple(props), place
         self._is_here, self._retry, self._clock = is_here, retry, clock
         self._send_after = 0.0
         self._stopping = False
@@ -97,7 +99,9 @@ class DreamList:
     def summary(self) -> str:
         """How far it is, in words."""
         failed = len(self.failures)
-        return f"{self.done} of {len(self.props)} props" + (f", {failed} failed" if failed else "")
+        return say("{done} of {count} props", done=self.done, count=len(self.props)) + (
+            say(", {failed} failed", failed=failed) if failed else ""
+        )
 
     def share(self, session: Session) -> float:
         """The part of all steps that is done, in [0, 1]."""
@@ -175,32 +179,32 @@ class DreamList:
         elif refusal is not None:
             self.fail(prop, str(refusal))
         elif prop.ticket not in session.pending:
-            self.fail(prop, "its submission was cancelled")
+            self.fail(prop, say("its submission was cancelled"))
 
     def _follow(self, session: Session, prop: ListedProp) -> None:
         """Act on the state of a row's job."""
         job = session.jobs.get(prop.job)
         if job is None:
             if session.is_online:
-                self.fail(prop, "its job was deleted on the server")
+                self.fail(prop, say("its job was deleted on the server"))
         elif job.state == JobState.SUCCEEDED.value:
             self._deliver(session, prop, job)
         elif JobState(job.state) in ENDED:
             if self._retry and not prop.was_open:
                 prop.attempt, prop.state = prop.attempt + 1, WAITING
             else:
-                self.fail(prop, job.message or f"its job has {job.state}")
+                self.fail(prop, job.message or say("its job has {state}", state=say(job.state)))
 
     def _deliver(self, session: Session, prop: ListedProp, job: JobSummary) -> None:
         if self._is_here(job.job):
             prop.state = DONE
         elif session.is_online and sum(one.state == LOADING for one in self.props) < MOST_DOWNLOADS:
             prop.state, prop.tries = LOADING, prop.tries + 1
-            session.download_mesh(job.job, is_automatic=True)
+            session.download_mesh(job.job, is_automatic=True, place=self.place)
 
     def _load_again(self, prop: ListedProp) -> None:
         """A download has ended without a mesh: the connection was closed, or the file is damaged."""
         if prop.tries < MOST_TRIES:
             prop.state = SENT
         else:
-            self.fail(prop, "its mesh could not be downloaded; import it from the list of jobs")
+            self.fail(prop, say("its mesh could not be downloaded; import it from the list of jobs"))

@@ -12,16 +12,17 @@ from .job_operators import JobOperator
 from .shared import limits
 from .shared.job_states import ENDED, JobState
 from .shared.messages import JobSummary
+from .wording import mark, say
 
 if TYPE_CHECKING:
     from bpy.types import Operator as _Base
 else:
     _Base = object  # Blender registers every subclass of Operator, so a mix-in must not be one
 
-LABEL = "Fine-Tune with a New Prompt"
+LABEL = mark("Fine-Tune with a New Prompt")
 SHARE = "run.finetune_share"  # the setting behind the slider
 WIDTH = 420  # of the dialog, in pixels
-NO_FIELD = "The server has not kept the field of this prop; generate it again, then fine-tune that"
+NO_FIELD = mark("The server has not kept the field of this prop; generate it again, then fine-tune that")
 
 
 @dataclass(frozen=True)
@@ -61,16 +62,16 @@ def object_fault(owner: Any) -> str:
     if job is not None:
         return job_fault(job)
     if known.server != session.address:
-        return f"This prop was generated on the server at {known.server}; connect to that server"
+        return say("This prop was generated on the server at {server}; connect to that server", server=known.server)
     if len(session.jobs) >= limits.JOBS_LISTED:
         return ""  # a full list leaves out older jobs, which the server may still have
-    return "The server no longer has the job of this prop; generate it again, then fine-tune that"
+    return say("The server no longer has the job of this prop; generate it again, then fine-tune that")
 
 
 def job_fault(job: JobSummary) -> str:
     """Why a job cannot be fine-tuned, as a sentence; "" when it can."""
     if JobState(job.state) not in ENDED:
-        return "Only an ended job can be fine-tuned; cancel it, or wait"
+        return say("Only an ended job can be fine-tuned; cancel it, or wait")
     return "" if job.has_field else NO_FIELD
 
 
@@ -131,7 +132,7 @@ class _FinetuneOperator(_Base):
     def draw(self, context: Any) -> None:
         """Draw the prompt, and the slider when the server has the setting."""
         parent = self.parent(context)
-        compat.text_field(self.layout, self, "prompt", "what it becomes", 3)
+        compat.text_field(self.layout, self, "prompt", say("what it becomes"), 3)
         if parent is not None and kept_share(parent) is not None:
             self.layout.prop(self, "share", slider=True)
 
@@ -140,7 +141,9 @@ class _FinetuneOperator(_Base):
         session, prompt = addon_state.session(), labels.clean_prompt(self.prompt)
         fault = labels.vocabulary_fault(session.capabilities, parent.model, prompt)
         if not prompt:
-            fault = f"The prompt is empty; type what the prop becomes, for example: {parent.prompt}, worn"
+            fault = say(
+                "The prompt is empty; type what the prop becomes, for example: {prompt}, worn", prompt=parent.prompt
+            )
         if fault:
             self.report({"ERROR"}, fault)
             return {"CANCELLED"}
@@ -178,7 +181,7 @@ class DREAMWRIGHT_OT_finetune_object(_FinetuneOperator, bpy.types.Operator):
         """Submit a job that starts from the object's field."""
         parent = self.parent(context)
         if parent is None:
-            self.report({"ERROR"}, provenance.NOT_GENERATED)
+            self.report({"ERROR"}, say(provenance.NOT_GENERATED))
             return {"CANCELLED"}
         return self.finetune(parent)
 

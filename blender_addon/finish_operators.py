@@ -11,22 +11,29 @@ from typing import Any
 import bpy
 from bpy.props import BoolProperty, EnumProperty, FloatProperty, IntProperty
 
-from . import addon_state, checks, compat, finish_run, finish_source, import_finished, labels
+from . import addon_state, checks, compat, finish_run, finish_source, import_finished, import_places, labels
 from .shared import limits
+from .wording import mark, say
 
 INTERVAL_S, IDLE_S = 0.25, 1.0
 STEPS = {
-    "pivot": ("Pivot and Scale", "Move the origin and scale to the height"),
-    "remesh": ("Triangle Budget", "Reduce the mesh to the triangle budget"),
-    "uv": ("UVs", "Unwrap the mesh into one image"),
-    "bake": ("Bake", "Bake albedo and normals of the given mesh into textures"),
-    "lod": ("Levels of Detail", "Make coarser levels, with the screen sizes at which they may be shown"),
-    "collision": ("Collision", "Make convex hulls with UCX_ names"),
+    "pivot": (mark("Pivot and Scale"), mark("Move the origin and scale to the height")),
+    "remesh": (mark("Triangle Budget"), mark("Reduce the mesh to the triangle budget")),
+    "uv": (mark("UVs"), mark("Unwrap the mesh into one image")),
+    "bake": (mark("Bake"), mark("Bake albedo and normals of the given mesh into textures")),
+    "lod": (mark("Levels of Detail"), mark("Make coarser levels, with the screen sizes at which they may be shown")),
+    "collision": (mark("Collision"), mark("Make convex hulls with UCX_ names")),
 }
 PRESETS = {
-    "game": ("Game Ready", "5,000 triangles, textures of 1024, three more levels, eight hulls", 5000, 1024, 3),
-    "mobile": ("Mobile", "1,500 triangles, textures of 512, two more levels, three hulls", 1500, 512, 2),
-    "close-up": ("Close-Up", "20,000 even triangles, textures of 2048, four more levels", 20000, 2048, 4),
+    "game": (
+        mark("Game Ready"),
+        mark("5,000 triangles, textures of 1024, three more levels, eight hulls"),
+        5000,
+        1024,
+        3,
+    ),
+    "mobile": (mark("Mobile"), mark("1,500 triangles, textures of 512, two more levels, three hulls"), 1500, 512, 2),
+    "close-up": (mark("Close-Up"), mark("20,000 even triangles, textures of 2048, four more levels"), 20000, 2048, 4),
 }
 
 _run: finish_run.FinishRun | None = None
@@ -41,11 +48,11 @@ def finish_fault(context: Any) -> str:
     """Why nothing can be finished now, as a sentence; "" when it can."""
     active = getattr(context, "active_object", None)
     if _run is not None:
-        return "A mesh is being finished; wait for its end or cancel it"
+        return say("A mesh is being finished; wait for its end or cancel it")
     if active is None or active.type != "MESH" or not active.select_get():
-        return "Select the mesh object that is to be finished"
+        return say("Select the mesh object that is to be finished")
     if active.mode != "OBJECT":
-        return "Go to Object Mode first"
+        return say("Go to Object Mode first")
     return checks.command_fault()
 
 
@@ -164,10 +171,13 @@ class DREAMWRIGHT_OT_finish_mesh(bpy.types.Operator):
         global _run
         source, folder = context.active_object, None
         if not self.steps:
-            self.report({"ERROR"}, "No step is chosen; choose at least one")
+            self.report({"ERROR"}, say("No step is chosen; choose at least one"))
             return {"CANCELLED"}
         if 0.0 < self.height_m < limits.HEIGHT_M_SMALLEST:
-            self.report({"ERROR"}, f"The height is less than {limits.HEIGHT_M_SMALLEST} m; 0 keeps the size")
+            self.report(
+                {"ERROR"},
+                say("The height is less than {smallest} m; 0 keeps the size", smallest=limits.HEIGHT_M_SMALLEST),
+            )
             return {"CANCELLED"}
         try:
             base = addon_state.user_folder() / "finish"
@@ -175,23 +185,26 @@ class DREAMWRIGHT_OT_finish_mesh(bpy.types.Operator):
             folder = Path(tempfile.mkdtemp(prefix="run-", dir=base))
             facts = finish_source.write_source(context, source, folder / finish_run.SOURCE)
             facts["pivot"] = self.pivot if "pivot" in self.steps else "keep"
+            facts["place"] = import_places.here()
+            units = import_places.units_per_meter(context.scene)
             _run = finish_run.start(
-                checks.command_path(), folder, import_finished.asset_name(source.name), self._options(), facts
+                checks.command_path(), folder, import_finished.asset_name(source.name), self._options(units), facts
             )
         except (OSError, ValueError) as error:
             if folder is not None:
                 shutil.rmtree(folder, ignore_errors=True)
             reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-            self.report({"ERROR"}, f"“{source.name}” cannot be finished: {reason}")
+            self.report({"ERROR"}, say("“{object}” cannot be finished: {reason}", object=source.name, reason=reason))
             return {"CANCELLED"}
         _redraw()
         return {"FINISHED"}
 
-    def _options(self) -> list[str]:
+    def _options(self, units_per_meter: float) -> list[str]:
+        # The file that is finished is in Blender's units.
         settings = {
             "triangles": self.triangles, "layout": self.layout_kind, "texture": self.texture,
             "normal_map": str(self.normal_map).lower(), "levels": self.levels, "pivot": self.pivot,
-            "height_m": round(self.height_m, 6), "roughness": round(self.roughness, 4),
+            "height_m": round(self.height_m * units_per_meter, 6), "roughness": round(self.roughness, 4),
             "metallic": round(self.metallic, 4),
         }  # fmt: skip
         options = ["--preset", self.preset]
@@ -214,7 +227,7 @@ class DREAMWRIGHT_OT_cancel_finish(bpy.types.Operator):
     @classmethod
     def poll(cls, context: Any) -> bool:
         """Only while a mesh is being finished."""
-        return checks.allow(cls, "" if _run is not None else "No mesh is being finished")
+        return checks.allow(cls, "" if _run is not None else say("No mesh is being finished"))
 
     def execute(self, context: Any) -> set[str]:
         """Ask the process to stop."""
@@ -239,14 +252,16 @@ class DREAMWRIGHT_PT_finish(bpy.types.Panel):
         if _run is None:
             layout.operator(DREAMWRIGHT_OT_finish_mesh.bl_idname, icon=compat.icon("MOD_REMESH", "MESH_DATA"))
             return
-        label = STEPS[_run.step][0] if _run.step in STEPS else "Starting"
+        label = say(STEPS[_run.step][0]) if _run.step in STEPS else say("Starting")
         left = _run.seconds_left
-        text = f"{label}, {100 * _run.done:.0f} %" + (f", {labels.duration(left)} left" if left >= 0 else "")
+        text = f"{label}, {100 * _run.done:.0f} %" + (
+            say(", {time} left", time=labels.duration(left)) if left >= 0 else ""
+        )
         row = layout.row(align=True)
         if hasattr(row, "progress"):
-            row.progress(factor=_run.done, text="Stopping" if _run.stopped_at else text, type="BAR")
+            row.progress(factor=_run.done, text=say("Stopping") if _run.stopped_at else text, type="BAR")
         else:
-            row.label(text="Stopping" if _run.stopped_at else text, icon="TIME")
+            row.label(text=say("Stopping") if _run.stopped_at else text, icon="TIME")
         row.operator(DREAMWRIGHT_OT_cancel_finish.bl_idname, text="", icon="X")
 
 
@@ -260,29 +275,43 @@ def step() -> bool:
     if code is None:
         _redraw()
         return True
-    if not code and not _is_object_mode():
-        return True  # imported once the artist has left Edit Mode
+    if not code and not run.stopped_at and import_places.delay():
+        return True  # imported once Blender can take it
     _run = None
     session = addon_state.session()
     try:
         if finish_run.was_stopped(run):
-            session.notify(f"Finishing “{run.source['object']}” was cancelled", is_error=False)
+            session.notify(say("Finishing “{object}” was cancelled", object=run.source["object"]), is_error=False)
         elif code:
-            session.notify(f"“{run.source['object']}” was not finished: {run.fault()}")
+            session.notify(
+                say("“{object}” was not finished: {reason}", object=run.source["object"], reason=run.fault())
+            )
         else:
-            done = import_finished.import_finished(run.made, run.name, run.source)
-            session.notify(". ".join([done, *run.warnings()]), is_error=False)
+            _import(run)
     except (OSError, ValueError, RuntimeError) as error:
-        session.notify(f"“{run.source['object']}” was not imported: {str(error).strip()}")
+        session.notify(
+            say("“{object}” was not imported: {reason}", object=run.source["object"], reason=str(error).strip())
+        )
     finally:
         run.remove()
         _redraw()
     return False
 
 
-def _is_object_mode() -> bool:
-    active = bpy.context.view_layer.objects.active
-    return active is None or active.mode == "OBJECT"
+def _import(run: finish_run.FinishRun) -> None:
+    place, session = run.source["place"], addon_state.session()
+    if not place.is_open:
+        session.notify(
+            say(
+                "“{object}” was finished, but another file is open now; finish it again there",
+                object=run.source["object"],
+            )
+        )
+        return
+    with import_places.entered(place) as (stage, scene_clause):
+        done = import_finished.import_finished(run.made, run.name, run.source, stage)
+    done += f"; {scene_clause}" if scene_clause else ""
+    session.notify(". ".join([done, *run.warnings()]), is_error=False)
 
 
 def _redraw() -> None:
@@ -297,7 +326,9 @@ def _on_timer() -> float:
         return INTERVAL_S if step() else IDLE_S
     except Exception as error:  # Blender would drop the timer for ever
         traceback.print_exc()
-        addon_state.session().notify(f"Finishing had an internal error: {type(error).__name__}: {error}")
+        addon_state.session().notify(
+            say("Finishing had an internal error: {kind}: {error}", kind=type(error).__name__, error=error)
+        )
         return IDLE_S
 
 

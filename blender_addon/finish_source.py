@@ -9,6 +9,7 @@ from typing import Any
 import bpy
 
 from . import compat
+from .wording import say
 
 
 def write_source(context: Any, source: Any, path: Path) -> dict[str, Any]:
@@ -17,7 +18,7 @@ def write_source(context: Any, source: Any, path: Path) -> dict[str, Any]:
     data = evaluated.to_mesh()
     try:
         if not len(data.polygons):
-            raise ValueError(f"“{source.name}” has no faces; choose a mesh with faces")
+            raise ValueError(say("“{object}” has no faces; choose a mesh with faces", object=source.name))
     finally:
         evaluated.to_mesh_clear()
     layer = context.view_layer
@@ -33,7 +34,9 @@ def write_source(context: Any, source: Any, path: Path) -> dict[str, Any]:
                 export_animations=False, export_morph=False, export_skins=False, export_yup=True,
             )  # fmt: skip
     except RuntimeError as error:
-        raise ValueError(f"Blender could not export “{source.name}”: {compat.operator_fault(error)}") from error
+        raise ValueError(
+            say("Blender could not export “{object}”: {error}", object=source.name, error=compat.operator_fault(error))
+        ) from error
     finally:
         for one in list(context.selected_objects):
             one.select_set(False)

@@ -8,6 +8,7 @@ from bpy.props import BoolProperty, IntProperty, StringProperty
 
 from . import addon_state, checks, labels, provenance, server_settings, variations
 from .shared.limits import SEED_LARGEST
+from .wording import say
 
 
 class DREAMWRIGHT_OT_generate(bpy.types.Operator):
@@ -42,7 +43,7 @@ class DREAMWRIGHT_OT_generate(bpy.types.Operator):
     @classmethod
     def description(cls, context: Any, properties: Any) -> str:
         """The button of the next seed says so."""
-        return "Generate with the next seed, for another prop" if properties.again else cls.bl_description
+        return say("Generate with the next seed, for another prop") if properties.again else cls.bl_description
 
     def execute(self, context: Any) -> set[str]:
         """Submit a job with the panel's settings."""
@@ -64,7 +65,7 @@ def submit(operator: Any, prompt: str, count: int = 1) -> bool:
     """Submit a prompt with the panel's settings, with `count` seeds; False after `operator` has reported a fault."""
     mine, session = addon_state.properties(), addon_state.session()
     if not mine.model_name or not mine.preset_name:
-        operator.report({"ERROR"}, "The server has not sent its capabilities yet; try again in a moment")
+        operator.report({"ERROR"}, say("The server has not sent its capabilities yet; try again in a moment"))
         return False
     if fault := labels.vocabulary_fault(session.capabilities, mine.model_name, prompt):
         operator.report({"ERROR"}, fault)
@@ -106,15 +107,17 @@ class DREAMWRIGHT_OT_generate_again(bpy.types.Operator):
         """Fill in the panel and generate."""
         request = provenance.request_of(context.active_object)
         if request is None:
-            self.report({"ERROR"}, provenance.NOT_GENERATED)
+            self.report({"ERROR"}, say(provenance.NOT_GENERATED))
             return {"CANCELLED"}
         unknown = self._fill_panel(request)
         if unknown and addon_state.session().capabilities is not None:
-            self.report({"WARNING"}, f"This server has no control for {', '.join(unknown[:5])}; left out")
+            self.report(
+                {"WARNING"}, say("This server has no control for {names}; left out", names=", ".join(unknown[:5]))
+            )
         if self.only_fill:
             return {"FINISHED"}
         if not addon_state.session().is_online:
-            self.report({"ERROR"}, "The panel is filled in; connect to a server to generate")
+            self.report({"ERROR"}, say("The panel is filled in; connect to a server to generate"))
             return {"CANCELLED"}
         return {"FINISHED"} if submit(self, request.prompt) else {"CANCELLED"}
 

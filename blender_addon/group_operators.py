@@ -12,14 +12,15 @@ from . import addon_state, checks, contact_sheet, finetune_operators, job_groups
 from .job_operators import NOT_SELECTED, PANEL, JobOperator
 from .shared.limits import VARIATIONS_LARGEST
 from .shared.messages import JobSummary
+from .wording import mark, say
 
 if TYPE_CHECKING:
     from bpy.types import Operator as _Base
 else:
     _Base = object  # Blender registers every subclass of Operator, so a mix-in must not be one
 
-NO_GROUP = "Select variations in the list first: generate a prompt with Variations above 1"
-NOT_PICKED = "Pick a variation first: press its number, or select it in the opened list"
+NO_GROUP = mark("Select variations in the list first: generate a prompt with Variations above 1")
+NOT_PICKED = mark("Pick a variation first: press its number, or select it in the opened list")
 
 
 class GroupOperator(_Base):
@@ -47,7 +48,7 @@ class GroupOperator(_Base):
     def execute(self, context: Any) -> set[str]:
         """Run on the group, or report why not."""
         groups, group = addon_state.session().groups(), self.group or addon_state.active_group()
-        unknown = f"The server has no group {group}; see the list of jobs" if group else NO_GROUP
+        unknown = say("The server has no group {group}; see the list of jobs", group=group) if group else NO_GROUP
         if fault := self.fault(group, groups[group]) if group in groups else unknown:
             self.report({"ERROR"}, fault)
             return {"CANCELLED"}
@@ -95,7 +96,14 @@ class DREAMWRIGHT_OT_pick_variation(GroupOperator, bpy.types.Operator):
     def run(self, group: str, members: list[JobSummary]) -> set[str]:
         """Remember it, and select it where the group is open."""
         if not 1 <= self.number <= len(members):
-            self.report({"ERROR"}, f"There is no variation {self.number}; allowed are 1 to {len(members)}")
+            self.report(
+                {"ERROR"},
+                say(
+                    "There is no variation {number}; allowed are 1 to {largest}",
+                    number=self.number,
+                    largest=len(members),
+                ),
+            )
             return {"CANCELLED"}
         session, job = addon_state.session(), members[self.number - 1].job
         session.picked[group] = job
@@ -120,7 +128,7 @@ class DREAMWRIGHT_OT_import_picked(GroupOperator, bpy.types.Operator):
         picked = picked_job(group, members)
         if picked is None:
             return NOT_PICKED
-        return "" if picked.mesh_bytes else "The picked variation has no mesh yet"
+        return "" if picked.mesh_bytes else say("The picked variation has no mesh yet")
 
     def run(self, group: str, members: list[JobSummary]) -> set[str]:
         """Start the download; a later tick imports the mesh, in one undo step."""
@@ -186,7 +194,7 @@ class DREAMWRIGHT_OT_cancel_group(GroupOperator, bpy.types.Operator):
     @classmethod
     def fault(cls, group: str, members: list[JobSummary]) -> str:
         """One must be left to stop."""
-        return "All variations have ended" if job_groups.has_ended(members) else ""
+        return say("All variations have ended") if job_groups.has_ended(members) else ""
 
     def run(self, group: str, members: list[JobSummary]) -> set[str]:
         """Request it."""
@@ -210,7 +218,11 @@ class DREAMWRIGHT_OT_show_contact_sheet(GroupOperator, bpy.types.Operator):
         """Reuse or open an Image Editor."""
         if not contact_sheet.open_editor(bpy.context, group):
             self.report(
-                {"WARNING"}, f"No editor could be opened; choose the image “{contact_sheet.IMAGE}” in an Image Editor"
+                {"WARNING"},
+                say(
+                    "No editor could be opened; choose the image “{image}” in an Image Editor",
+                    image=contact_sheet.IMAGE,
+                ),
             )
             return {"CANCELLED"}
         return {"FINISHED"}
@@ -225,7 +237,7 @@ class DREAMWRIGHT_OT_more_like_this(JobOperator, bpy.types.Operator):
 
     count: IntProperty(
         name="Variations",
-        description=f"How many variations, from 1 to {VARIATIONS_LARGEST}",
+        description="How many variations",
         default=4,
         soft_min=1,
         soft_max=VARIATIONS_LARGEST,
@@ -243,7 +255,7 @@ class DREAMWRIGHT_OT_more_like_this(JobOperator, bpy.types.Operator):
     @classmethod
     def poll(cls, context: Any) -> bool:
         """As for any job; for a group's own row the picked job decides."""
-        fault = checks.offline_fault() or ("" if addon_state.session().jobs else "There is no job yet")
+        fault = checks.offline_fault() or ("" if addon_state.session().jobs else say("There is no job yet"))
         if not fault and hasattr(context, PANEL):
             job = selected_or_picked()
             has_group = bool(addon_state.active_group())
@@ -262,7 +274,7 @@ class DREAMWRIGHT_OT_more_like_this(JobOperator, bpy.types.Operator):
     def execute(self, context: Any) -> set[str]:
         """Run on the job, or report why not."""
         if not self.job and addon_state.active_group() and selected_or_picked() is None:
-            self.report({"ERROR"}, NOT_PICKED)
+            self.report({"ERROR"}, say(NOT_PICKED))
             return {"CANCELLED"}
         return super().execute(context)
 

@@ -6,14 +6,17 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import bpy
 from mathutils import Matrix, Vector
 
-from . import compat, placement
+from . import compat, import_places, placement
 from .provenance import PREFIX
+from .wording import say
 
 HULL = "UCX_"  # begins the names of collision hulls
 NAME_CHARACTERS = 40  # so that UCX_NAME_LOD0_00 fits Blender's 63 bytes
@@ -25,43 +28,47 @@ def asset_name(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9]+", "_", plain).strip("_")[:NAME_CHARACTERS].strip("_") or "prop"
 
 
-def import_finished(made: Path, name: str, source: dict[str, Any]) -> str:
-    """Import NAME_scene.glb where the source object is; a sentence that says what was done.
+def import_finished(made: Path, name: str, source: dict[str, Any], stage: import_places.Stage | None = None) -> str:
+    """Import NAME_scene.glb where the source object is, on the stage; a sentence that says what was done.
 
     The finest level is visible and selected; coarser ones and hulls are hidden, with the screen size as a custom
     property. Raises ValueError and OSError, and then leaves nothing behind.
     """
     report = json.loads((made / f"{name}.json").read_text(encoding="utf-8"))
-    return compat.with_window(bpy.context, lambda: _import(made / f"{name}_scene.glb", name, source, report))
+    return compat.with_window(bpy.context, lambda: _import(made / f"{name}_scene.glb", name, source, report, stage))
 
 
-def _import(path: Path, name: str, source: dict[str, Any], report: dict[str, Any]) -> str:
-    context = bpy.context
+def _import(
+    path: Path, name: str, source: dict[str, Any], report: dict[str, Any], stage: import_places.Stage | None
+) -> str:
+    context = stage or import_places.stage_here()
     placement.check_scene(context)
     placement.leave_edit_mode(context)
     collections = set(bpy.data.collections)
     try:
-        with placement.discard_on_error():
+        with placement.discard_on_error(context.view_layer):
             done = _objects(context, path, name, source, report)
     except BaseException:
         for one in [one for one in bpy.data.collections if one not in collections]:
             bpy.data.collections.remove(one)
         raise
-    placement.push_undo(f"Finish: {name}")
+    placement.push_undo(say("Finish: {name}", name=name))
     return done
 
 
 def _objects(context: Any, path: Path, name: str, source: dict[str, Any], report: dict[str, Any]) -> str:
     before = set(bpy.data.objects)
     try:
-        with compat.numpy_bool():
+        with compat.numpy_bool(), _plain_import(context):
             bpy.ops.import_scene.gltf(filepath=str(path))
     except RuntimeError as error:
-        raise ValueError(f"Blender could not read the finished files: {compat.operator_fault(error)}") from error
+        raise ValueError(
+            say("Blender could not read the finished files: {error}", error=compat.operator_fault(error))
+        ) from error
     found = [one for one in bpy.data.objects if one not in before]
     meshes = sorted((one for one in found if one.type == "MESH"), key=lambda one: one.name)
     if not meshes:
-        raise ValueError("the finished files hold no mesh")
+        raise ValueError(say("the finished files hold no mesh"))
     collection = bpy.data.collections.new(name)
     context.scene.collection.children.link(collection)
     for one in meshes:
@@ -81,17 +88,42 @@ def _objects(context: Any, path: Path, name: str, source: dict[str, Any], report
         hull.display_type = "WIRE"
     context.view_layer.update()
     for one in [*levels[1:], *hulls]:
-        one.hide_set(True)
+        one.hide_set(True, view_layer=context.view_layer)
         one.hide_render = True
-    for one in list(context.selected_objects):
-        one.select_set(False)
-    levels[0].select_set(True)
-    context.view_layer.objects.active = levels[0]
+    layer = context.view_layer
+    for one in list(layer.objects.selected):
+        one.select_set(False, view_layer=layer)
+    levels[0].select_set(True, view_layer=layer)
+    layer.objects.active = levels[0]
     counts = ", ".join(str(len(level.data.polygons)) for level in levels)
-    hull_text = f" and {len(hulls)} collision hull{'s' * (len(hulls) != 1)}" if hulls else ""
-    return (
-        f"Finished “{source['object']}”: levels of {counts} triangles{hull_text}, in the collection “{collection.name}”"
+    if len(hulls) == 1:
+        hull_text = say(" and 1 collision hull")
+    else:
+        hull_text = say(" and {count} collision hulls", count=len(hulls)) if hulls else ""
+    return say(
+        "Finished “{object}”: levels of {counts} triangles{hull_text}, in the collection “{name}”",
+        object=source["object"],
+        counts=counts,
+        hull_text=hull_text,
+        name=collection.name,
     )
+
+
+@contextmanager
+def _plain_import(context: Any) -> Iterator[None]:
+    """Have Blender's importer keep lengths, and add to the scene's own collection; the scene is shown meanwhile."""
+    units, window, layer = context.scene.unit_settings, bpy.context.window, context.view_layer
+    shown, active = window.scene if window is not None else None, layer.active_layer_collection
+    if shown is not None and shown != context.scene:
+        window.scene = context.scene  # the importer takes no other scene
+    scale, units.scale_length = units.scale_length, 1.0  # it divides by the unit scale; the exporter does not multiply
+    layer.active_layer_collection = layer.layer_collection  # the active one may be linked, and take no objects
+    try:
+        yield
+    finally:
+        units.scale_length, layer.active_layer_collection = scale, active
+        if shown is not None and window.scene != shown:
+            window.scene = shown
 
 
 def _set_place(one: Any, source: dict[str, Any], report: dict[str, Any]) -> None:

@@ -10,9 +10,10 @@ from typing import Any
 import bpy
 import numpy as np
 
-from . import compat, import_mesh, labels, object_mesh, placement, provenance
+from . import compat, import_mesh, import_places, labels, object_mesh, placement, provenance
 from .shared.mesh_file import MeshFile
 from .shared.messages import JobSummary, PreviewFrame
+from .wording import say
 
 
 @dataclass(frozen=True)
@@ -42,18 +43,31 @@ def source_of(facts: dict[str, Any]) -> Source | None:
 
 
 def import_refined(
-    job: JobSummary, mesh: MeshFile, address: str, as_asset: bool = False, thumbnail: PreviewFrame | None = None
+    job: JobSummary,
+    mesh: MeshFile,
+    address: str,
+    as_asset: bool = False,
+    thumbnail: PreviewFrame | None = None,
+    stage: import_places.Stage | None = None,
 ) -> str:
     """Import a refined mesh as one undo step; a sentence that says what was done.
 
     Raises ValueError for an empty mesh or a linked scene, and then leaves nothing behind.
     """
     import_mesh.check_mesh(mesh)
-    return compat.with_window(bpy.context, lambda: _import(job, mesh, address, as_asset, thumbnail))
+    return compat.with_window(bpy.context, lambda: _import(job, mesh, address, as_asset, thumbnail, stage))
 
 
-def _import(job: JobSummary, mesh: MeshFile, address: str, as_asset: bool, thumbnail: PreviewFrame | None) -> str:
-    context, source, prompt = bpy.context, source_of(mesh.facts), labels.short(job.prompt, 40)
+def _import(
+    job: JobSummary,
+    mesh: MeshFile,
+    address: str,
+    as_asset: bool,
+    thumbnail: PreviewFrame | None,
+    stage: import_places.Stage | None,
+) -> str:
+    context, source = stage or import_places.stage_here(), source_of(mesh.facts)
+    prompt = labels.short(job.prompt, 40)
     placement.leave_edit_mode(context)
     owner = object_mesh.find_source(context.scene, source.source_id, source.name) if source is not None else None
     fault = ""
@@ -61,10 +75,10 @@ def _import(job: JobSummary, mesh: MeshFile, address: str, as_asset: bool, thumb
         fault = _shape_key_fault(owner, source, mesh)
         if not fault:
             done = _add_shape_key(owner, source, job, mesh)
-            placement.push_undo(f"Refine: {prompt}")
+            placement.push_undo(say("Refine: {prompt}", prompt=prompt))
             return done
     placement.check_scene(context)
-    with placement.discard_on_error():
+    with placement.discard_on_error(context.view_layer):
         made = None
         if source is not None and owner is not None and not source.as_shape_key:
             made = _copy_object(context, owner, source, job, mesh)
@@ -78,32 +92,41 @@ def _import(job: JobSummary, mesh: MeshFile, address: str, as_asset: bool, thumb
             _match_transform(context, made, owner)
         if as_asset:
             import_mesh.mark_as_asset(made, job, thumbnail)
-    placement.push_undo(f"Refine: {prompt}")
+    placement.push_undo(say("Refine: {prompt}", prompt=prompt))
     if fault:
-        return f"{fault}, so “{prompt}” is a new object"
+        return say("{fault}, so “{prompt}” is a new object", fault=fault, prompt=prompt)
     if source is not None and not is_copy:
-        return f"“{source.name}” is missing or has changed, so “{prompt}” is a separate object, in triangles"
-    return f"Imported “{prompt}” as a new object"
+        return say(
+            "“{object}” is missing or has changed, so “{prompt}” is a separate object, in triangles",
+            object=source.name,
+            prompt=prompt,
+        )
+    return say("Imported “{prompt}” as a new object", prompt=prompt)
 
 
 def _shape_key_fault(owner: Any, source: Source, mesh: MeshFile) -> str:
     """Why the result cannot become a shape key of the object, as a clause; "" when it can."""
     if owner is None:
-        return f"“{source.name}” is no longer in this scene"
+        return say("“{object}” is no longer in this scene", object=source.name)
     if owner.library is not None:
-        return f"“{owner.name}” is linked from another file"
+        return say("“{object}” is linked from another file", object=owner.name)
     if owner.data.library is not None:
-        return f"The mesh of “{owner.name}” is linked from another file"
+        return say("The mesh of “{object}” is linked from another file", object=owner.name)
     keys = owner.data.shape_keys
     if not placement.is_editable(owner) or not placement.is_editable(owner.data):
-        return f"“{owner.name}” is an override of an object in another file"
+        return say("“{object}” is an override of an object in another file", object=owner.name)
     if keys is not None and not placement.is_editable(keys):
-        return f"The shape keys of “{owner.name}” are linked from another file"
+        return say("The shape keys of “{object}” are linked from another file", object=owner.name)
     if owner.mode != "OBJECT":
-        return f"“{owner.name}” is being edited"
+        return say("“{object}” is being edited", object=owner.name)
     if len(owner.data.vertices) != len(mesh.vertices):
         now = len(owner.data.vertices)
-        return f"“{owner.name}” had {len(mesh.vertices)} vertices when it was sent and has {now} now"
+        return say(
+            "“{object}” had {before} vertices when it was sent and has {now} now",
+            object=owner.name,
+            before=len(mesh.vertices),
+            now=now,
+        )
     return ""
 
 
@@ -126,8 +149,8 @@ def _add_shape_key(owner: Any, source: Source, job: JobSummary, mesh: MeshFile) 
             bpy.data.meshes.remove(own)
         raise
     if sharing:
-        others = f"“{sharing[0]}”" if len(sharing) == 1 else f"{len(sharing)} other objects"
-        done += f"; it shared its mesh with {others} and now has a copy of its own"
+        others = f"“{sharing[0]}”" if len(sharing) == 1 else say("{count} other objects", count=len(sharing))
+        done += say("; it shared its mesh with {others} and now has a copy of its own", others=others)
     return done
 
 
@@ -141,10 +164,13 @@ def _write_shape_key(owner: Any, source: Source, job: JobSummary, mesh: MeshFile
         made.append(key)
         key.data.foreach_set("co", vertices.ravel())
         key.value = 1.0
-        done = f"“{owner.name}” has the shape key “{key.name}”"
+        done = say("“{object}” has the shape key “{name}”", object=owner.name, name=key.name)
         if _has_new_colors(job):
             attribute = _add_colors(owner.data, key.name, mesh.albedo)
-            done += f"; its colors are in the color attribute “{attribute}”, which no material shows yet"
+            done += say(
+                "; its colors are in the color attribute “{attribute}”, which no material shows yet",
+                attribute=attribute,
+            )
     except BaseException:
         for key in reversed(made):
             owner.shape_key_remove(key)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from . import labels
 from .shared.job_states import ENDED, JobState
 from .shared.messages import JobSummary
+from .wording import say
 
 
 @dataclass(frozen=True)
@@ -78,9 +79,9 @@ def progress_fraction(members: Sequence[JobSummary]) -> float:
 def state_text(members: Sequence[JobSummary]) -> str:
     """How many jobs of a group are in which state: "2 of 4 ready, 1 running"."""
     count = Counter(job.state for job in members)
-    parts = [f"{count.pop(JobState.SUCCEEDED.value, 0)} of {len(members)} ready"]
+    parts = [say("{ready} of {count} ready", ready=count.pop(JobState.SUCCEEDED.value, 0), count=len(members))]
     order = [JobState.RUNNING, JobState.FAILED, JobState.CANCELLED, JobState.CANCELLING, JobState.PAUSED]
-    parts += [f"{count[state.value]} {state.value}" for state in order if count[state.value]]
+    parts += [f"{count[state.value]} {say(state.value)}" for state in order if count[state.value]]
     return ", ".join(parts)
 
 

@@ -11,6 +11,7 @@ from . import addon_state, checks
 from .session import Session
 from .shared.job_states import JobState
 from .shared.messages import JobSummary
+from .wording import mark, say
 
 if TYPE_CHECKING:
     from bpy.types import Operator as _Base
@@ -18,7 +19,7 @@ else:
     _Base = object  # Blender registers every subclass of Operator, so a mix-in must not be one
 
 PANEL = "dreamwright_panel"  # in the context of the panel's buttons only, which act on the selected job
-NOT_SELECTED = "Select a job in the list first"
+NOT_SELECTED = mark("Select a job in the list first")
 
 
 class JobOperator(_Base):
@@ -33,7 +34,7 @@ class JobOperator(_Base):
     @classmethod
     def poll(cls, context: Any) -> bool:
         """In the panel the selected job decides; a script may name any job, which `execute` checks."""
-        fault = checks.offline_fault() or ("" if addon_state.session().jobs else "There is no job yet")
+        fault = checks.offline_fault() or ("" if addon_state.session().jobs else say("There is no job yet"))
         if not fault and hasattr(context, PANEL):
             selected = addon_state.active_job()
             fault = NOT_SELECTED if selected is None else cls.fault(selected)
@@ -47,7 +48,7 @@ class JobOperator(_Base):
     @classmethod
     def fault(cls, job: JobSummary) -> str:
         """Why the operator cannot run on this job, as a sentence; "" when it can."""
-        return "" if cls.applies_to(job) else cls.refusal
+        return "" if cls.applies_to(job) else say(cls.refusal)
 
     def target(self) -> JobSummary | None:
         """The named job, else the selected one."""
@@ -57,8 +58,8 @@ class JobOperator(_Base):
         """Run on the job, or report why not."""
         job = self.target()
         if job is None:
-            unknown = f"The server has no job {self.job}; see the list of jobs"
-            self.report({"ERROR"}, unknown if self.job else NOT_SELECTED)
+            unknown = say("The server has no job {job}; see the list of jobs", job=self.job)
+            self.report({"ERROR"}, unknown if self.job else say(NOT_SELECTED))
             return {"CANCELLED"}
         if fault := self.fault(job):
             self.report({"ERROR"}, fault)
@@ -159,7 +160,7 @@ class DREAMWRIGHT_OT_cancel_pending(bpy.types.Operator):
     @classmethod
     def poll(cls, context: Any) -> bool:
         """Only while a submission waits."""
-        return checks.allow(cls, "" if addon_state.session().pending else "No submission waits for the server")
+        return checks.allow(cls, "" if addon_state.session().pending else say("No submission waits for the server"))
 
     def execute(self, context: Any) -> set[str]:
         """Remove it."""

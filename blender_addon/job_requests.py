@@ -20,6 +20,7 @@ from .shared.messages import (
     ResumeJob,
     SetPriority,
 )
+from .wording import say
 
 if TYPE_CHECKING:
     from .shared.client import Client
@@ -39,12 +40,16 @@ class JobRequests:
 
     def _request(self, message: Any, on_reply: Callable[[Any], None]) -> None:
         if self._client is None:
-            on_reply(RequestError("not-now", "not connected to a server"))
+            on_reply(RequestError("not-now", say("not connected to a server")))
         else:
             self._client.request(message, on_reply)
 
     def _report_failure(self, what: str, reply: Any) -> None:
-        why = str(reply) if isinstance(reply, RequestError) else f"the server sent an unexpected {type(reply).__name__}"
+        why = (
+            str(reply)
+            if isinstance(reply, RequestError)
+            else say("the server sent an unexpected {kind}", kind=type(reply).__name__)
+        )
         self.notify(f"{what}: {why}")
 
     def _change_job(self, message: Any, failure: str) -> None:
@@ -69,27 +74,29 @@ class JobRequests:
 
     def cancel(self, job: str) -> None:
         """Stop a job; its present state becomes a mesh."""
-        self._change_job(CancelJob(job), "The job was not cancelled")
+        self._change_job(CancelJob(job), say("The job was not cancelled"))
 
     def pause(self, job: str) -> None:
         """Stop a job and keep a checkpoint."""
-        self._change_job(PauseJob(job), "The job was not paused")
+        self._change_job(PauseJob(job), say("The job was not paused"))
 
     def resume(self, job: str) -> None:
         """Resume a paused job, or a failed one with a checkpoint."""
-        self._change_job(ResumeJob(job), "The job was not resumed")
+        self._change_job(ResumeJob(job), say("The job was not resumed"))
 
     def pin(self, job: str, pinned: bool) -> None:
         """Keep a job on the server until it is unpinned, or unpin it."""
-        self._change_job(PinJob(job, pinned), "The job was not pinned" if pinned else "The job was not unpinned")
+        self._change_job(
+            PinJob(job, pinned), say("The job was not pinned") if pinned else say("The job was not unpinned")
+        )
 
     def set_priority(self, job: str, priority: int) -> None:
         """Change a job's priority. Raises ProtocolError outside the allowed range."""
-        self._change_job(SetPriority(job, priority), "The job's priority was not changed")
+        self._change_job(SetPriority(job, priority), say("The job's priority was not changed"))
 
     def delete(self, job: str) -> None:
         """Delete an ended job and its files on the server."""
-        self._remove(DeleteJob(job), "The job was not deleted")
+        self._remove(DeleteJob(job), say("The job was not deleted"))
 
     def cancel_group(self, group: str) -> None:
         """Stop the jobs of a group that have not ended; their present state becomes meshes."""
@@ -99,10 +106,10 @@ class JobRequests:
                 for job in reply.jobs:
                     self._take_job(job)
             elif isinstance(reply, RequestError):
-                self._report_failure("The variations were not cancelled", reply)
+                self._report_failure(say("The variations were not cancelled"), reply)
 
         self._request(CancelGroup(group), on_reply)
 
     def discard_group(self, group: str, keep: str = "") -> None:
         """Delete the jobs of a group on the server, except `keep` and the pinned ones."""
-        self._remove(DiscardGroup(group, keep), "The variations were not discarded")
+        self._remove(DiscardGroup(group, keep), say("The variations were not discarded"))

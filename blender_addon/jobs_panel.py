@@ -16,6 +16,7 @@ from .panel_base import SidebarPanel, columns
 from .shared.contact_grid import grid_columns
 from .shared.job_states import ENDED, JobState
 from .shared.messages import JobSummary
+from .wording import say
 
 THUMBNAIL_SCALE = 1.0  # in heights of a button; a larger one hangs out of its row in the list
 
@@ -60,9 +61,9 @@ class DREAMWRIGHT_UL_jobs(bpy.types.UIList):
         name = labels.short(job.prompt, 40)
         if item.group:
             row.label(text="", icon="BLANK1")
-            name = f"{job.group_index + 1}: seed {job.seed}"
+            name = say("{number}: seed {seed}", number=job.group_index + 1, seed=job.seed)
         _draw_picture(row, [job.job], symbol)
-        row.label(text=name)
+        row.label(text=name, translate=False)  # the user's words
         if item.group and session.picked.get(item.group) == job.job:
             row.label(text="", icon=compat.icon("SOLO_ON", "CHECKMARK"))
         if job.pinned:
@@ -92,7 +93,7 @@ def _draw_group_row(row: Any, group: str, members: list[JobSummary]) -> None:
     toggle.group = group
     picked = session.picked.get(group, "")
     _draw_picture(row, [picked, *(job.job for job in members)], "RENDERLAYERS")
-    row.label(text=labels.short(members[0].prompt, 40))
+    row.label(text=labels.short(members[0].prompt, 40), translate=False)
     end = row.row()
     end.alignment = "RIGHT"
     ready = sum(job.state == JobState.SUCCEEDED.value for job in members)
@@ -134,22 +135,34 @@ class DREAMWRIGHT_PT_jobs(SidebarPanel, bpy.types.Panel):
                 self._draw_pending_group(layout, session, request, counts[request.group])
             if request.group:
                 continue
-            uploads, state = session.submissions.uploads, "Waiting:"
+            uploads, state = session.submissions.uploads, say("Waiting:")
             if session.is_online:
                 is_uploading = ticket in uploads.uploads
-                state = f"{100 * uploads.share(ticket):.0f} % sent:" if is_uploading else "Sending"
+                state = (
+                    say("{percent} % sent:", percent=f"{100 * uploads.share(ticket):.0f}")
+                    if is_uploading
+                    else say("Sending")
+                )
             row = layout.row(align=True)
-            row.label(text=f"{state} “{labels.short(request.prompt, 30)}”", icon="TIME")
+            row.label(text=say("{state} “{prompt}”", state=state, prompt=labels.short(request.prompt, 30)), icon="TIME")
             row.operator("dreamwright.cancel_pending", text="", icon="X").ticket = ticket
         if session.pending and not session.is_online:
-            text = "Sent as soon as the server answers, even if Blender is closed in between"
+            text = say("Sent as soon as the server answers, even if Blender is closed in between")
             for line in labels.wrapped(text, width):
                 layout.label(text=line, icon="BLANK1")
 
     def _draw_pending_group(self, layout: Any, session: Any, request: Any, count: int) -> None:
         row = layout.row(align=True)
-        state = "Sending" if session.is_online else "Waiting:"
-        row.label(text=f"{state} “{labels.short(request.prompt, 30)}” ({count} variations)", icon="TIME")
+        state = say("Sending") if session.is_online else say("Waiting:")
+        row.label(
+            text=say(
+                "{state} “{prompt}” ({count} variations)",
+                state=state,
+                prompt=labels.short(request.prompt, 30),
+                count=count,
+            ),
+            icon="TIME",
+        )
         row.operator("dreamwright.cancel_pending", text="", icon="X").group = request.group
 
     def _draw_group(self, layout: Any, job_row: Any, group: str, members: list[JobSummary]) -> None:
@@ -182,13 +195,13 @@ class DREAMWRIGHT_PT_jobs(SidebarPanel, bpy.types.Panel):
             fraction = labels.progress_fraction(job)
             compat.progress(column, job_row, "percent", fraction, labels.STATE_LABELS[job.state][1])
         progress = labels.progress_text(job)
-        texts = [progress] if len(progress) <= width else progress.split(", ")
+        texts = [progress] if labels.columns_of(progress) <= width else progress.split(", ")
         for text in (*texts, labels.error_text(job), job.message):
             for line in labels.wrapped(text, width):
                 column.label(text=line)
         download = session.downloads.get(job.job)
         if download is not None:
-            compat.progress(column, job_row, "percent", download.share, "Downloading the mesh")
+            compat.progress(column, job_row, "percent", download.share, say("Downloading the mesh"))
         row = layout.row()
         row.scale_y = 1.3
         row.operator("dreamwright.import_mesh", icon="IMPORT")
@@ -215,13 +228,15 @@ class DREAMWRIGHT_PT_preview(SidebarPanel, bpy.types.Panel):
     def draw(self, context: Any) -> None:
         """Draw the buttons and the slider."""
         layout, mine = self.layout, addon_state.properties()
-        layout.operator("dreamwright.show_preview", icon="IMAGE_DATA")
+        row = layout.row(align=True)
+        row.operator("dreamwright.show_preview", icon="IMAGE_DATA")
+        row.prop(mine, "watch_in_view", toggle=True, icon="VIEW3D")
         frame = preview.current_frame()
         if frame is None:
             layout.label(text="No preview yet")
             return
         row = layout.row(align=True)
         row.operator("dreamwright.step_preview", text="", icon="TRIA_LEFT").offset = -1
-        row.prop(mine, "preview_position", text=f"Step {frame.step}", slider=True)
+        row.prop(mine, "preview_position", text=say("Step {step}", step=frame.step), slider=True)
         row.operator("dreamwright.step_preview", text="", icon="TRIA_RIGHT").offset = 1
         row.operator("dreamwright.step_preview", text="", icon="FF").offset = 0

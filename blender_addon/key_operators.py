@@ -7,6 +7,7 @@ import bpy
 from bpy.props import StringProperty
 
 from . import addon_state, checks
+from .wording import say
 
 
 class DREAMWRIGHT_OT_paste_connection(bpy.types.Operator):
@@ -26,7 +27,7 @@ class DREAMWRIGHT_OT_paste_connection(bpy.types.Operator):
     @classmethod
     def poll(cls, context: Any) -> bool:
         """Only while no connection is open."""
-        return checks.allow(cls, "Disconnect first" if addon_state.session().is_open else "")
+        return checks.allow(cls, say("Disconnect first") if addon_state.session().is_open else "")
 
     def execute(self, context: Any) -> set[str]:
         """Store the server's key and address."""
@@ -36,7 +37,13 @@ class DREAMWRIGHT_OT_paste_connection(bpy.types.Operator):
             self.report({"ERROR"}, str(error))
             return {"CANCELLED"}
         addon_state.preferences().address = server.address
-        self.report({"INFO"}, f"The server's fingerprint is {server.fingerprint}; its administrator sees the same")
+        self.report(
+            {"INFO"},
+            say(
+                "The server's fingerprint is {fingerprint}; its administrator sees the same",
+                fingerprint=server.fingerprint,
+            ),
+        )
         return {"FINISHED"}
 
 
@@ -56,7 +63,7 @@ class DREAMWRIGHT_OT_copy_key(bpy.types.Operator):
         except (ValueError, ImportError) as error:
             self.report({"ERROR"}, str(error))
             return {"CANCELLED"}
-        self.report({"INFO"}, f"Copied; its fingerprint is {keys.own_fingerprint}")
+        self.report({"INFO"}, say("Copied; its fingerprint is {fingerprint}", fingerprint=keys.own_fingerprint))
         return {"FINISHED"}
 
 
@@ -75,8 +82,8 @@ class DREAMWRIGHT_OT_forget_server_key(bpy.types.Operator):
     def poll(cls, context: Any) -> bool:
         """Only for a server with a stored key, while no connection is open."""
         session = addon_state.session()
-        fault = "" if session.keys.server else "No key of this server is stored"
-        return checks.allow(cls, "Disconnect first" if session.is_open else fault)
+        fault = "" if session.keys.server else say("No key of this server is stored")
+        return checks.allow(cls, say("Disconnect first") if session.is_open else fault)
 
     def invoke(self, context: Any, event: Any) -> set[str]:
         """Ask for confirmation: the connection string is needed again afterwards."""

@@ -19,6 +19,7 @@ from .shared.credentials import (
     parse_key,
 )
 from .shared.private_files import PrivateFileError, read_private, write_private
+from .wording import say
 
 if TYPE_CHECKING:
     from .shared.connection_monitor import CurveCredentials
@@ -86,18 +87,25 @@ def own_key_pair(folder: Path) -> KeyPair:
     try:
         return load_or_create_key_pair(path)
     except PrivateFileError as error:
-        raise KeyStoreError(f"This computer's key cannot be used: {error}") from error
+        raise KeyStoreError(say("This computer's key cannot be used: {error}", error=error)) from error
     except ValueError as error:
         raise KeyStoreError(
-            f"This computer's key in {path} is damaged ({error}); delete that file to create a new key, and have it "
-            "authorized again"
+            say(
+                "This computer's key in {path} is damaged ({error}); delete that file to create a new "
+                "key, and have it authorized again",
+                path=path,
+                error=error,
+            )
         ) from error
     except RuntimeError as error:
         raise KeyStoreError(str(error)) from error
     except OSError as error:
         raise KeyStoreError(
-            f"This computer's key cannot be stored in {path.parent}: {error.strerror or error}; make that folder "
-            "writable"
+            say(
+                "This computer's key cannot be stored in {folder}: {error}; make that folder writable",
+                folder=path.parent,
+                error=error.strerror or error,
+            )
         ) from error
 
 
@@ -110,7 +118,9 @@ def server_key(folder: Path, address: str) -> bytes | None:
     try:
         return None if known is None else parse_key(known)
     except ValueError as error:
-        raise KeyStoreError(f"The key of {address} is damaged; paste its connection string again") from error
+        raise KeyStoreError(
+            say("The key of {address} is damaged; paste its connection string again", address=address)
+        ) from error
 
 
 def save_server_key(folder: Path, server: ConnectionString) -> bool:
@@ -139,7 +149,7 @@ def _read_servers(folder: Path) -> dict[str, str]:
     try:
         content = read_private(path) or {}
     except (PrivateFileError, OSError) as error:
-        raise KeyStoreError(f"The keys of servers cannot be read: {error}") from error
+        raise KeyStoreError(say("The keys of servers cannot be read: {error}", error=error)) from error
     return {address: key for address, key in content.items() if isinstance(key, str)}
 
 
@@ -149,5 +159,9 @@ def _write_servers(folder: Path, servers: dict[str, str]) -> None:
         write_private(path, dict(servers))
     except OSError as error:
         raise KeyStoreError(
-            f"The server's key cannot be stored in {path.parent}: {error.strerror or error}; make the folder writable"
+            say(
+                "The server's key cannot be stored in {folder}: {error}; make the folder writable",
+                folder=path.parent,
+                error=error.strerror or error,
+            )
         ) from error

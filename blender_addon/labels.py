@@ -3,38 +3,43 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 
 from .shared.capabilities import Capabilities, ModelInfo
-from .shared.durations import time_range_text
+from .shared.durations import time_range_template
 from .shared.failure_causes import CAUSE_DESCRIPTIONS, FailureCause
 from .shared.job_states import ENDED, JobState
 from .shared.messages import JobSummary
 from .shared.prompt_words import PromptReading, model_vocabulary, read_prompt
+from .wording import mark, say
 
 LORA_FAMILIES = ("latent", "sdxl")  # whose models take LoRAs
 WIDTH = 46  # characters per line where the panel's width is unknown
+MOST_LINES = 16  # of one text
+_WIDE = "\u2e80-\u9fff\uf900-\ufaff\uff00-\uff60"  # characters that are as wide as two Latin letters
+_OPENING, _CLOSING = "「『（《", "」』）》、。，；：！？"  # noqa: RUF001
 
 # (icon, label) by JobState; always both, so that no state is shown by color or shape alone.
 STATE_LABELS: dict[str, tuple[str, str]] = {
-    JobState.QUEUED.value: ("TIME", "Queued"),
-    JobState.RUNNING.value: ("PLAY", "Running"),
-    JobState.PAUSED.value: ("PAUSE", "Paused"),
-    JobState.CANCELLING.value: ("CANCEL", "Cancelling"),
-    JobState.SUCCEEDED.value: ("CHECKMARK", "Ready"),
-    JobState.FAILED.value: ("ERROR", "Failed"),
-    JobState.CANCELLED.value: ("X", "Cancelled"),
+    JobState.QUEUED.value: ("TIME", mark("Queued")),
+    JobState.RUNNING.value: ("PLAY", mark("Running")),
+    JobState.PAUSED.value: ("PAUSE", mark("Paused")),
+    JobState.CANCELLING.value: ("CANCEL", mark("Cancelling")),
+    JobState.SUCCEEDED.value: ("CHECKMARK", mark("Ready")),
+    JobState.FAILED.value: ("ERROR", mark("Failed")),
+    JobState.CANCELLED.value: ("X", mark("Cancelled")),
 }
 
 
 # (icon, label) by shared.connection_state.ConnectionState
 CONNECTION_LABELS: dict[str, tuple[str, str]] = {
-    "closed": ("UNLINKED", "Not connected"),
-    "connecting": ("TIME", "Connecting"),
-    "online": ("LINKED", "Connected"),
-    "lost": ("ERROR", "Connection lost"),
-    "unauthorized": ("LOCKED", "Not authorized"),
-    "incompatible": ("CANCEL", "Incompatible server"),
+    "closed": ("UNLINKED", mark("Not connected")),
+    "connecting": ("TIME", mark("Connecting")),
+    "online": ("LINKED", mark("Connected")),
+    "lost": ("ERROR", mark("Connection lost")),
+    "unauthorized": ("LOCKED", mark("Not authorized")),
+    "incompatible": ("CANCEL", mark("Incompatible server")),
 }
 
 
@@ -47,9 +52,9 @@ def connection_text(
     """
     icon, label = CONNECTION_LABELS[state]
     if state == "connecting" and is_starting:
-        return icon, "Starting", "Ready in a few seconds"
+        return icon, say("Starting"), say("Ready in a few seconds")
     if state == "connecting" and is_local:
-        return CONNECTION_LABELS["closed"][0], "Not running", start_fault or "Press Start Server"
+        return CONNECTION_LABELS["closed"][0], say("Not running"), start_fault or say("Press Start Server")
     if state == "closed":
         return icon, label, start_fault if is_local else ""
     return icon, label, "" if state == "online" else reason[:1].upper() + reason[1:]
@@ -58,47 +63,59 @@ def connection_text(
 def duration(seconds: float) -> str:
     """A duration as text; "unknown" when negative."""
     if seconds < 0:
-        return "unknown"
+        return say("unknown")
     total = int(seconds + 0.5)
     if total < 60:
-        return f"{total} s"
+        return say("{total} s", total=total)
     if total < 3600:
-        return f"{total // 60} min {total % 60:02d} s"
-    return f"{total // 3600} h {total % 3600 // 60:02d} min"
+        return say("{minutes} min {seconds} s", minutes=total // 60, seconds=f"{total % 60:02d}")
+    return say("{hours} h {minutes} min", hours=total // 3600, minutes=f"{total % 3600 // 60:02d}")
+
+
+def time_range(low: float, high: float) -> str:
+    """An estimated duration in seconds in words."""
+    template, values = time_range_template(low, high)
+    return say(template, **values)
 
 
 def progress_text(job: JobSummary) -> str:
     """A job's progress in one line."""
-    label = STATE_LABELS[job.state][1]
+    label = say(STATE_LABELS[job.state][1])
     if job.state == JobState.QUEUED.value:
-        position = "Next in the queue" if job.queue_position == 1 else f"Position {job.queue_position} in the queue"
+        position = (
+            say("Next in the queue")
+            if job.queue_position == 1
+            else say("Position {position} in the queue", position=job.queue_position)
+        )
         if job.ready_high_s < 0:
             return position
-        return f"{position}, ready in {time_range_text(job.ready_low_s, job.ready_high_s)}"
+        return say("{position}, ready in {time}", position=position, time=time_range(job.ready_low_s, job.ready_high_s))
     if job.state == JobState.RUNNING.value:
-        left = f", {duration(job.eta_s)} left" if job.eta_s >= 0 else ""
-        return f"Step {job.step} of {job.steps}{left}"
+        left = say(", {time} left", time=duration(job.eta_s)) if job.eta_s >= 0 else ""
+        return say("Step {step} of {steps}{left}", step=job.step, steps=job.steps, left=left)
     if job.state in (JobState.PAUSED.value, JobState.CANCELLING.value):
-        return f"{label} at step {job.step} of {job.steps}"
-    return f"{label} after {duration(job.elapsed_s)}"
+        return say("{label} at step {step} of {steps}", label=label, step=job.step, steps=job.steps)
+    return say("{label} after {time}", label=label, time=duration(job.elapsed_s))
 
 
 def error_text(job: JobSummary) -> str:
     """Why a job that has not ended was restarted; "" when it was not."""
     if not job.cause or JobState(job.state) in ENDED:
         return ""
-    return f"Restarted: {CAUSE_DESCRIPTIONS[FailureCause(job.cause)]}"
+    return say("Restarted: {cause}", cause=say(CAUSE_DESCRIPTIONS[FailureCause(job.cause)]))
 
 
 def details_text(job: JobSummary, parent_prompt: str = "") -> str:
     """Priority of a job that has not ended, the job it was fine-tuned from, and whether it is pinned."""
     parts = []
     if JobState(job.state) not in ENDED:
-        parts.append(f"priority {job.priority}")
+        parts.append(say("priority {priority}", priority=job.priority))
     elif job.parent_job:
-        parts.append(f"fine-tuned from “{short(parent_prompt, 24)}”" if parent_prompt else "fine-tuned")
+        parts.append(
+            say("fine-tuned from “{prompt}”", prompt=short(parent_prompt, 24)) if parent_prompt else say("fine-tuned")
+        )
     if job.pinned:
-        parts.append("kept until unpinned")
+        parts.append(say("kept until unpinned"))
     text = ", ".join(parts)
     return text[:1].upper() + text[1:]
 
@@ -143,6 +160,22 @@ def short(text: str, limit: int = 60) -> str:
     return text if len(text) <= limit else text[: limit - 1].rstrip() + "…"
 
 
+def columns_of(text: str) -> int:
+    """The width of a text in Latin letters; a Chinese or Japanese character takes two."""
+    return len(text) + len(re.findall(f"[{_WIDE}]", text))
+
+
 def wrapped(text: str, width: int = WIDTH) -> list[str]:
-    """A text as lines for a panel, whose labels do not wrap; long words, such as paths, are broken as well."""
-    return textwrap.wrap(text, width, break_on_hyphens=False, max_lines=16, placeholder=" …")
+    """A text as lines for a panel, whose labels do not wrap; long words, such as paths, are broken as well.
+
+    Chinese and Japanese have no spaces: a line may end after each character, except before closing punctuation.
+    """
+    if columns_of(text) == len(text):
+        return textwrap.wrap(text, width, break_on_hyphens=False, max_lines=MOST_LINES, placeholder=" …")
+    lines = [""]
+    for piece in re.findall(rf"\s+|[{_OPENING}]*(?:[{_WIDE}]|[^\s{_WIDE}]+)[{_CLOSING}]*", text):
+        if columns_of(lines[-1] + piece) <= width or not lines[-1]:
+            lines[-1] += piece
+        else:
+            lines.append(piece.lstrip())
+    return [line.rstrip() for line in lines][:MOST_LINES]

@@ -8,8 +8,9 @@ from bpy.props import BoolProperty, StringProperty
 
 from . import active_list, addon_state, checks, compat
 from .panel_base import SidebarPanel
+from .wording import mark, say
 
-NO_TEXT = "Choose a text with one prompt a line, or a table with a column prompt"
+NO_TEXT = mark("Choose a text with one prompt a line, or a table with a column prompt")
 
 
 class DREAMWRIGHT_OT_dream_list(bpy.types.Operator):
@@ -40,7 +41,7 @@ class DREAMWRIGHT_OT_dream_list(bpy.types.Operator):
     def execute(self, context: Any) -> set[str]:
         """Start the list; later ticks send its rows and import their props."""
         name = self.text or context.window_manager.dreamwright_list_text
-        fault = active_list.start(name, self.retry) if name in bpy.data.texts else NO_TEXT
+        fault = active_list.start(name, self.retry) if name in bpy.data.texts else say(NO_TEXT)
         if fault:
             self.report({"ERROR"}, fault)
             return {"CANCELLED"}
@@ -59,7 +60,7 @@ class DREAMWRIGHT_OT_stop_list(bpy.types.Operator):
     def poll(cls, context: Any) -> bool:
         """Only while a list is under way."""
         found = active_list.active()
-        return checks.allow(cls, "" if found is not None and not found.is_done else "No list is under way")
+        return checks.allow(cls, "" if found is not None and not found.is_done else say("No list is under way"))
 
     def execute(self, context: Any) -> set[str]:
         """Stop it."""

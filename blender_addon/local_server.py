@@ -14,6 +14,7 @@ from pathlib import Path
 from . import addon_state, checks
 from .addresses import is_local
 from .shared.atomic import write_atomically
+from .wording import say
 
 LOG_TEXT = "Dreamwright Server Log"
 LOG_TAIL_BYTES = 200_000  # of the log that is shown
@@ -26,9 +27,9 @@ def start_fault() -> str:
     """Why the local server cannot be started, as a sentence; "" when it can."""
     address = addon_state.preferences().address
     if not is_local(address):
-        return f"{address} is another machine; start its server there with: dreamwright serve"
+        return say("{address} is another machine; start its server there with: dreamwright serve", address=address)
     if is_running():
-        return "The local server is already running"
+        return say("The local server is already running")
     return checks.command_fault()
 
 
@@ -108,11 +109,11 @@ def check_exit() -> None:
         return
     code, _process = _process.returncode, None
     if code in (0, -signal.SIGTERM):
-        addon_state.session().notify("The local server has stopped", is_error=False)
+        addon_state.session().notify(say("The local server has stopped"), is_error=False)
     else:
         last = [line for line in read_log().splitlines() if line.strip()][-1:]
-        why = last[0].strip() if last else f"exit status {code}"
-        addon_state.session().notify(f"The local server has failed: {why}", fix="dreamwright.show_log")
+        why = last[0].strip() if last else say("exit status {code}", code=code)
+        addon_state.session().notify(say("The local server has failed: {why}", why=why), fix="dreamwright.show_log")
 
 
 def read_log() -> str:
@@ -122,7 +123,7 @@ def read_log() -> str:
             log.seek(max(0, log_path().stat().st_size - LOG_TAIL_BYTES))
             return log.read().decode("utf-8", "replace")
     except OSError:
-        return "The local server has not been started from this Blender yet\n"
+        return say("The local server has not been started from this Blender yet") + "\n"
 
 
 def _at_exit() -> None:

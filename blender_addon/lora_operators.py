@@ -10,6 +10,7 @@ from bpy.props import EnumProperty
 
 from . import addon_state, checks, labels
 from .shared.capabilities import Capabilities
+from .wording import say
 
 SEPARATOR = "; "
 
@@ -18,7 +19,10 @@ _items: list[tuple[str, str, str]] = []  # kept alive: Blender holds only pointe
 
 def _lora_items(owner: Any, context: Any) -> list[tuple[str, str, str]]:
     capabilities = addon_state.session().capabilities
-    _items[:] = [(name, name, f"Add {name} with weight 1") for name in (capabilities.loras if capabilities else ())]
+    _items[:] = [
+        (name, name, say("Add {name} with weight 1", name=name))
+        for name in (capabilities.loras if capabilities else ())
+    ]
     return _items
 
 
@@ -26,9 +30,11 @@ def _fault() -> str:
     """Why no LoRA can be added, as a sentence; "" when one can."""
     capabilities = addon_state.session().capabilities
     if not labels.takes_loras(capabilities, addon_state.properties().model_name):
-        return "The chosen model takes no LoRAs; choose one of Stable Diffusion 1.x, 2.x or XL"
+        return say("The chosen model takes no LoRAs; choose one of Stable Diffusion 1.x, 2.x or XL")
     if capabilities is None or not capabilities.loras:
-        return "This server offers no LoRAs; its operator puts them into the folder that it is started with (--loras)"
+        return say(
+            "This server offers no LoRAs; its operator puts them into the folder that it is started with (--loras)"
+        )
     return ""
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from .provenance import PREFIX
 from .shared.limits import MESH_FACES, MESH_VERTICES
 from .shared.mesh_file import MeshFile
+from .wording import say
 
 ID_PROPERTY = PREFIX + "source_id"  # custom property that identifies a sent object, also after it is renamed
 DEFAULT_GRAY = 0.2140411  # linear, display 0.5: the color of vertices without one
@@ -25,14 +26,19 @@ def extract_mesh(context: Any, source: Any, as_shape_key: bool) -> MeshFile:
     of the mesh file describe the object, so that the result can be placed. Raises ValueError with a sentence.
     """
     if source.mode != "OBJECT":
-        raise ValueError("Leave Edit Mode first: unfinished edits are not part of the mesh")
+        raise ValueError(say("Leave Edit Mode first: unfinished edits are not part of the mesh"))
     evaluated = source.evaluated_get(context.evaluated_depsgraph_get())
     result = evaluated.to_mesh()
     try:
         if as_shape_key and len(result.vertices) != len(source.data.vertices):
             raise ValueError(
-                f"The modifiers of “{source.name}” make {len(result.vertices)} vertices of its "
-                f"{len(source.data.vertices)}, which a shape key cannot hold; choose New Object, or apply or hide them"
+                say(
+                    "The modifiers of “{object}” make {made} vertices of its {own}, which a shape key cannot "
+                    "hold; choose New Object, or apply or hide them",
+                    object=source.name,
+                    made=len(result.vertices),
+                    own=len(source.data.vertices),
+                )
             )
         return _extract(source, source.data if as_shape_key else result, as_shape_key)
     finally:
@@ -43,15 +49,24 @@ def _extract(source: Any, data: Any, as_shape_key: bool) -> MeshFile:
     data.calc_loop_triangles()
     triangles, count = len(data.loop_triangles), len(data.vertices)
     if not triangles:
-        raise ValueError(f"“{source.name}” has no faces; choose a mesh with faces")
+        raise ValueError(say("“{object}” has no faces; choose a mesh with faces", object=source.name))
     if count > MESH_VERTICES or triangles > MESH_FACES:
         raise ValueError(
-            f"“{source.name}” has {count} vertices and {triangles} triangles; allowed are {MESH_VERTICES} and "
-            f"{MESH_FACES}: decimate it, or apply or hide a modifier that subdivides it"
+            say(
+                "“{object}” has {count} vertices and {triangles} triangles; allowed are {vertices} and "
+                "{faces}: decimate it, or apply or hide a modifier that subdivides it",
+                object=source.name,
+                count=count,
+                triangles=triangles,
+                vertices=MESH_VERTICES,
+                faces=MESH_FACES,
+            )
         )
     linear = np.array(source.matrix_world, np.float64)[:3, :3]
     if not is_invertible(linear):
-        raise ValueError(f"“{source.name}” is scaled to zero along an axis; give it a scale other than 0")
+        raise ValueError(
+            say("“{object}” is scaled to zero along an axis; give it a scale other than 0", object=source.name)
+        )
     faces = read_array(data.loop_triangles, "vertices", np.int32, 3)
     if np.linalg.det(linear) < 0:
         faces = faces[:, ::-1]  # a mirrored object: keeps faces counter-clockwise from outside

@@ -14,11 +14,13 @@ from . import (
     labels,
     local_server,
     lora_operators,
+    model_labels,
     refine_operators,
     server_settings,
 )
 from .jobs_panel import DREAMWRIGHT_PT_jobs, DREAMWRIGHT_PT_preview, DREAMWRIGHT_UL_jobs
 from .panel_base import SidebarPanel, columns, draw_lines
+from .wording import say
 
 
 class DREAMWRIGHT_PT_server(SidebarPanel, bpy.types.Panel):
@@ -39,7 +41,8 @@ class DREAMWRIGHT_PT_server(SidebarPanel, bpy.types.Panel):
         row.label(text=label, icon=compat.icon(symbol, "DOT"))
         if session.is_open:
             row.operator("dreamwright.disconnect", text="", icon="X")
-            layout.label(text=session.address)  # a label, since the address cannot change while connected
+            # A label, since the address cannot change while connected.
+            layout.label(text=session.address, translate=False)
         else:
             row.operator("dreamwright.connect", icon=compat.icon("INTERNET", "WORLD"))
             row = layout.row(align=True)
@@ -49,7 +52,7 @@ class DREAMWRIGHT_PT_server(SidebarPanel, bpy.types.Panel):
             layout.label(text=line)
         self._draw_keys(layout, session)
         if session.is_online and session.round_trip_s and not is_local:
-            layout.label(text=f"Round trip {1000 * session.round_trip_s:.0f} ms")
+            layout.label(text=say("Round trip {time} ms", time=f"{1000 * session.round_trip_s:.0f}"))
         if is_local:
             row = layout.row(align=True)
             if is_running or session.is_online:
@@ -64,9 +67,11 @@ class DREAMWRIGHT_PT_server(SidebarPanel, bpy.types.Panel):
         if not session.keys.server:
             return
         column = layout.column(align=True)
-        column.label(text=f"Server {session.keys.server_fingerprint}", icon="LOCKED")
+        column.label(text=say("Server {fingerprint}", fingerprint=session.keys.server_fingerprint), icon="LOCKED")
         if session.keys.own_fingerprint:
-            column.label(text=f"This computer {session.keys.own_fingerprint}", icon="BLANK1")
+            column.label(
+                text=say("This computer {fingerprint}", fingerprint=session.keys.own_fingerprint), icon="BLANK1"
+            )
         if session.connection_state == "unauthorized":
             column.operator("dreamwright.copy_key", icon="COPYDOWN")
         if not session.is_open:
@@ -112,13 +117,13 @@ class DREAMWRIGHT_PT_prompt(SidebarPanel, bpy.types.Panel):
         column = layout.column()
         column.prop(mine, "model")
         if model and not model.ready:
-            draw_lines(column, model.missing, width, "INFO")
+            draw_lines(column, model_labels.missing_text(model), width, "INFO")
         column.prop(mine, "preset")
         recipe = server_settings.recipe_of(session.capabilities, server_settings.choice_of(mine))
         if recipe is not None and recipe.family not in ("starter", "clip"):  # found for those models, and well known
             draw_lines(column, recipe.notice[:1].upper() + recipe.notice[1:], width, "INFO")
         column.prop(mine, "seed")
-        column.prop(mine, "height_m")
+        column.prop(mine, "height")
         column.prop(mine, "triangles")
         self._draw_colors(layout.column(), mine, session, width)
         self._draw_buttons(layout.column(align=True), context)
@@ -163,7 +168,7 @@ class DREAMWRIGHT_PT_settings(SidebarPanel, bpy.types.Panel):
         """Draw one control per setting."""
         layout, session = self.layout, addon_state.session()
         layout.label(text="Negative Prompt")
-        compat.text_field(layout, addon_state.properties(), "negative", "what to avoid", 1)
+        compat.text_field(layout, addon_state.properties(), "negative", say("what to avoid"), 1)
         layout.use_property_split, layout.use_property_decorate = True, False
         lora_operators.draw_loras(layout, addon_state.properties(), session.capabilities)
         values, settings = server_settings.holder(context), server_settings.visible_settings(session.capabilities)

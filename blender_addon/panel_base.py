@@ -18,7 +18,7 @@ def columns(context: Any, margin: int = 0) -> int:
 def draw_lines(layout: Any, text: str, width: int, icon: str) -> None:
     """Draw a wrapped text with an icon at its first line."""
     for index, line in enumerate(labels.wrapped(text, width)):
-        layout.label(text=line, icon=icon if index == 0 else "BLANK1")
+        layout.label(text=line, icon=icon if index == 0 else "BLANK1", translate=False)
 
 
 class SidebarPanel:

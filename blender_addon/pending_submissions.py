@@ -15,6 +15,7 @@ from .pending_uploads import PendingUploads
 from .shared.codec import check_request
 from .shared.errors import RequestError, RequestTimeout
 from .shared.messages import JobReply, JobSummary, SubmitJob
+from .wording import say
 
 if TYPE_CHECKING:
     from .shared.client import Client
@@ -78,7 +79,7 @@ class PendingSubmissions:
         try:
             write()
         except OSError as error:
-            self._notify(storage.save_fault("Unanswered requests", self._folder, error), False)
+            self._notify(storage.save_fault(say("Unanswered requests"), self._folder, error), False)
 
     def _send(self, request: SubmitJob) -> None:
         if request.mesh and self.client is not None and not self.uploads.is_uploaded(request.ticket):
@@ -99,11 +100,11 @@ class PendingSubmissions:
             else:
                 if isinstance(reply, RequestError):
                     self.refused[request.ticket] = reply
-                what = "The refinement was not started" if request.mesh else "The prop was not started"
+                what = say("The refinement was not started") if request.mesh else say("The prop was not started")
                 self._report_failure(what, reply)
 
         if self.client is None:
-            on_reply(RequestError("not-now", "not connected to a server"))
+            on_reply(RequestError("not-now", say("not connected to a server")))
         else:
             self.client.request(request, on_reply)
 
@@ -112,7 +113,7 @@ class PendingSubmissions:
             self._on_change()
             if isinstance(result, RequestError):
                 self.remove(request.ticket)
-                self._report_failure("The mesh was not sent", result)
+                self._report_failure(say("The mesh was not sent"), result)
             else:
                 self._send(request)
 
@@ -120,8 +121,15 @@ class PendingSubmissions:
             self.uploads.send(client, request, on_end, self._on_change)
         except ValueError as error:
             self.remove(request.ticket)
-            self._notify(f"The mesh for “{labels.short(request.prompt)}” was not sent: {error}", True)
+            self._notify(
+                say("The mesh for “{prompt}” was not sent: {error}", prompt=labels.short(request.prompt), error=error),
+                True,
+            )
 
     def _report_failure(self, what: str, reply: Any) -> None:
-        why = str(reply) if isinstance(reply, RequestError) else f"the server sent an unexpected {type(reply).__name__}"
+        why = (
+            str(reply)
+            if isinstance(reply, RequestError)
+            else say("the server sent an unexpected {kind}", kind=type(reply).__name__)
+        )
         self._notify(f"{what}: {why}", True)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import storage
 from .shared.messages import SubmitJob
+from .wording import say
 
 if TYPE_CHECKING:
     from .shared.client import Client
@@ -70,7 +71,7 @@ class PendingUploads:
             return
         data = self._meshes.get(request.ticket) or storage.load_mesh(self._folder, request)
         if data is None:
-            raise ValueError("it is no longer stored on this computer; start the refinement again")
+            raise ValueError(say("it is no longer stored on this computer; start the refinement again"))
         from .shared.transfer import MeshUpload  # needs zmq, which is loaded at the first connection
 
         percent = 0

@@ -9,15 +9,16 @@ from typing import Any
 
 import bpy
 
+from .wording import say
+
 _KINDS = ("objects", "meshes", "materials", "images", "node_groups", "textures")  # objects first: they use the others
 
 
 @contextmanager
-def discard_on_error() -> Iterator[None]:
-    """Remove all datablocks made in the block, and restore the selection, when it raises an exception."""
+def discard_on_error(layer: Any) -> Iterator[None]:
+    """Remove all datablocks made in the block, and restore the view layer's selection, when it raises an exception."""
     before = {kind: set(getattr(bpy.data, kind)) for kind in _KINDS}
-    layer = bpy.context.view_layer
-    active, selected = layer.objects.active, list(bpy.context.selected_objects)
+    active, selected = layer.objects.active, list(layer.objects.selected)
     try:
         yield
     except BaseException:
@@ -26,7 +27,7 @@ def discard_on_error() -> Iterator[None]:
             for made in [one for one in datablocks if one not in before[kind]]:
                 datablocks.remove(made)
         for one in selected:
-            one.select_set(True)
+            one.select_set(True, view_layer=layer)
         layer.objects.active = active
         raise
 
@@ -40,7 +41,9 @@ def check_scene(context: Any) -> None:
     """Raise ValueError when no object can be added to the scene."""
     scene = context.scene
     if not is_editable(scene) or not is_editable(scene.collection):
-        raise ValueError(f"the scene “{scene.name}” is linked from another file; switch to a scene of this file first")
+        raise ValueError(
+            say("the scene “{name}” is linked from another file; switch to a scene of this file first", name=scene.name)
+        )
 
 
 def target_collections(context: Any, preferred: Iterable[Any]) -> list[Any]:
@@ -56,6 +59,20 @@ def _visible_collections(layer_collection: Any) -> list[Any]:
     return found
 
 
+def collection_clause(context: Any, made: Any) -> str:
+    """Why a new object is not in the active collection, as a clause; "" when it is."""
+    active = context.collection
+    if active is None or active in list(made.users_collection):
+        return ""
+    if active.library is not None:
+        why = say("is linked from another file")
+    elif active.override_library is not None:
+        why = say("is an override of one in another file")
+    else:
+        why = say("is hidden or excluded")
+    return say("it is in the scene's own collection, as “{name}” {why}", name=active.name, why=why)
+
+
 def link_to_scene(context: Any, made: Any, preferred: Iterable[Any]) -> None:
     """Link an object to the usable collections of `preferred`, or to the scene; select it alone and make it active.
 
@@ -63,11 +80,12 @@ def link_to_scene(context: Any, made: Any, preferred: Iterable[Any]) -> None:
     """
     for collection in target_collections(context, preferred):
         collection.objects.link(made)
-    context.view_layer.update()
-    for selected in list(context.selected_objects):
-        selected.select_set(False)
-    made.select_set(True)
-    context.view_layer.objects.active = made
+    layer = context.view_layer
+    layer.update()
+    for selected in list(layer.objects.selected):
+        selected.select_set(False, view_layer=layer)
+    made.select_set(True, view_layer=layer)
+    layer.objects.active = made
     _join_local_views(context, made)
 
 
@@ -82,7 +100,7 @@ def _join_local_views(context: Any, made: Any) -> None:
 
 
 def leave_edit_mode(context: Any) -> None:
-    """Put the active object into Object Mode, in which its data may be changed."""
+    """Put the active object of a stage that is shown into Object Mode, in which its data may be changed."""
     active = context.view_layer.objects.active
     if active is not None and active.mode != "OBJECT":
         bpy.ops.object.mode_set(mode="OBJECT")

@@ -9,6 +9,7 @@ from bpy.props import BoolProperty, IntProperty, StringProperty
 from . import addon_state, checks, key_store, labels, storage
 from .addresses import DEFAULT_ADDRESS
 from .shared.credentials import is_connection_string
+from .wording import say
 
 
 def _suggest_addresses(self: Any, context: Any, text: str) -> list[str]:
@@ -80,7 +81,10 @@ class DreamwrightPreferences(bpy.types.AddonPreferences):
             column.label(text=line, icon="ERROR" if index == 0 else "BLANK1")
         keys = addon_state.session().keys
         if keys.server_fingerprint:
-            column.label(text=f"Encrypted; the server's fingerprint is {keys.server_fingerprint}", icon="LOCKED")
+            column.label(
+                text=say("Encrypted; the server's fingerprint is {fingerprint}", fingerprint=keys.server_fingerprint),
+                icon="LOCKED",
+            )
         row = column.row(align=True)
         row.operator("dreamwright.paste_connection", icon="PASTEDOWN")
         row.operator("dreamwright.copy_key", icon="COPYDOWN")
@@ -93,10 +97,10 @@ class DreamwrightPreferences(bpy.types.AddonPreferences):
         for index, line in enumerate(labels.wrapped(fault, 64)):
             column.label(text=line, icon="ERROR" if index == 0 else "BLANK1")
         if not fault:
-            column.label(text=f"Start Server runs {checks.command_path()}", icon="CHECKMARK")
+            column.label(text=say("Start Server runs {command}", command=checks.command_path()), icon="CHECKMARK")
         column.prop(self, "stop_with_blender")
         layout.column().prop(self, "tick_budget_ms")
-        layout.label(text=f"Files are stored in {addon_state.user_folder()}", icon="FILE_FOLDER")
+        layout.label(text=say("Files are stored in {folder}", folder=addon_state.user_folder()), icon="FILE_FOLDER")
 
 
 register, unregister = bpy.utils.register_classes_factory((DreamwrightPreferences,))

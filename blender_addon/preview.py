@@ -9,6 +9,7 @@ from . import addon_state
 from .editor_image import EditorImage
 from .preview_history import encode_png
 from .shared.messages import PreviewFrame
+from .wording import say
 
 IMAGE = "Dreamwright Preview"
 
@@ -40,7 +41,7 @@ def show_current() -> None:
     try:
         show(frame)
     except ValueError as error:
-        addon_state.session().notify(f"A preview cannot be shown: {error}")
+        addon_state.session().notify(say("A preview cannot be shown: {error}", error=error))
 
 
 def open_editor(context: Any) -> bool:

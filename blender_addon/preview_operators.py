@@ -7,6 +7,7 @@ import bpy
 from bpy.props import IntProperty
 
 from . import addon_state, checks, preview
+from .wording import say
 
 
 class DREAMWRIGHT_OT_show_preview(bpy.types.Operator):
@@ -22,7 +23,8 @@ class DREAMWRIGHT_OT_show_preview(bpy.types.Operator):
         preview.show_current()
         if not preview.open_editor(context):
             self.report(
-                {"WARNING"}, f"No editor could be opened; choose the image “{preview.IMAGE}” in an Image Editor"
+                {"WARNING"},
+                say("No editor could be opened; choose the image “{image}” in an Image Editor", image=preview.IMAGE),
             )
             return {"CANCELLED"}
         return {"FINISHED"}
@@ -46,7 +48,7 @@ class DREAMWRIGHT_OT_step_preview(bpy.types.Operator):
     @classmethod
     def poll(cls, context: Any) -> bool:
         """Only when there are previews."""
-        fault = "No preview of this job has arrived in this session"
+        fault = say("No preview of this job has arrived in this session")
         return checks.allow(cls, "" if preview.current_frame() else fault)
 
     def execute(self, context: Any) -> set[str]:

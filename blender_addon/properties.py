@@ -17,9 +17,10 @@ from bpy.props import (
     StringProperty,
 )
 
-from . import addon_state, job_groups, labels, preview, server_settings
+from . import addon_state, import_places, job_groups, labels, preview, server_settings
 from .newest_previews import MAX_TILES
 from .shared import limits
+from .wording import say
 
 THUMBNAIL_ROWS = 40  # of the list, from its top, that have thumbnails
 
@@ -32,9 +33,9 @@ _saved: dict[str, Any] = {}  # while a file is loaded, which resets WindowManage
 def _make_items(kind: str, offered: list[tuple[str, str]], chosen: str) -> list[EnumItem]:
     """Enum items whose numbers depend on the names only, so that a choice survives another server's order."""
     if chosen and chosen not in [name for name, _ in offered]:
-        offered = [*offered, (chosen, "This server does not offer it")]
+        offered = [*offered, (chosen, say("This server does not offer it"))]
     items = [(name, labels.short(name, 40), tip.rstrip("."), _number(name)) for name, tip in offered]
-    _enum_items[kind] = items or [("NONE", "No server yet", "Connect to a server to see what it offers", 0)]
+    _enum_items[kind] = items or [("NONE", say("No server yet"), say("Connect to a server to see what it offers"), 0)]
     return _enum_items[kind]
 
 
@@ -46,7 +47,13 @@ def _number(name: str) -> int:
 def _model_items(self: Any, context: Any) -> list[EnumItem]:
     capabilities = addon_state.session().capabilities
     models = capabilities.models if capabilities else ()
-    offered = [(m.name, m.summary if m.ready else f"{m.summary} (not ready: {m.missing})") for m in models]
+    offered = [
+        (
+            m.name,
+            m.summary if m.ready else say("{summary} (not ready: {missing})", summary=m.summary, missing=m.missing),
+        )
+        for m in models
+    ]
     return _make_items("model", offered, self.model_name)
 
 
@@ -82,6 +89,14 @@ def _set_settings_text(self: Any, text: str) -> None:
         settings = None
     if isinstance(settings, dict):
         server_settings.apply(addon_state.session().capabilities, server_settings.choice_of(self), settings)
+
+
+def _get_height(self: Any) -> float:
+    return float(self.height_m * import_places.units_per_meter(bpy.context.scene))
+
+
+def _set_height(self: Any, value: float) -> None:
+    self.height_m = value / import_places.units_per_meter(bpy.context.scene)
 
 
 def _on_preview_position(self: Any, context: Any) -> None:
@@ -154,13 +169,19 @@ class DreamwrightProperties(bpy.types.PropertyGroup):
     )
     height_m: FloatProperty(
         name="Height",
-        description="Height of the finished prop",
+        description="Height of the finished prop in meters, whatever the units of the scene",
         min=limits.HEIGHT_M_SMALLEST,
         max=limits.HEIGHT_M_LARGEST,
         soft_min=0.01,
         soft_max=10,
         default=1.0,
+    )
+    height: FloatProperty(
+        name="Height",
+        description="Height of the finished prop",
         unit="LENGTH",
+        get=_get_height,
+        set=_set_height,
     )
     triangles: IntProperty(
         name="Triangles",
@@ -214,6 +235,11 @@ class DreamwrightProperties(bpy.types.PropertyGroup):
         description="Add an imported prop to the Asset Browser, with its preview as thumbnail",
         default=False,
     )
+    watch_in_view: BoolProperty(
+        name="In 3D View",
+        description="Show the selected prop while it grows at the 3D cursor, until it is imported; it is no object",
+        default=True,
+    )
     preview_position: FloatProperty(
         name="Preview",
         description="Which preview of the run is shown; at the right end always the latest",
@@ -230,7 +256,7 @@ class DreamwrightProperties(bpy.types.PropertyGroup):
 # Kept while a file is loaded, and stored in Blender's presets.
 SAVED = (
     "model_name", "preset_name", "prompt", "negative", "seed", "variations", "height_m", "triangles", "color_as",
-    "texture_size", "import_when_done", "mark_as_asset", "loras", "settings_text",
+    "texture_size", "import_when_done", "mark_as_asset", "watch_in_view", "loras", "settings_text",
 )  # fmt: skip
 
 

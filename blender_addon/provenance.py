@@ -10,11 +10,12 @@ from typing import Any
 
 from .shared import __version__
 from .shared.messages import JobSummary
+from .wording import mark
 
 PREFIX = "dreamwright_"  # of the custom properties
 SOURCE_PREFIX = "source_"  # of facts about the object that a refined mesh was made from
 REFINE_PRESET = "refine"  # preset of meshes that were refined, not generated
-NOT_GENERATED = "The active object was not made by Dreamwright; select one that was"
+NOT_GENERATED = mark("The active object was not made by Dreamwright; select one that was")
 MAX_NAME_BYTES = 60  # Blender allows 63
 
 

@@ -12,6 +12,7 @@ from .session import Session
 from .shared.job_states import ENDED, JobState
 from .shared.limits import PRIORITY_HIGHEST, PRIORITY_LOWEST
 from .shared.messages import JobSummary
+from .wording import say
 
 
 class _PriorityOperator(JobOperator):
@@ -23,9 +24,14 @@ class _PriorityOperator(JobOperator):
     def fault(cls, job: JobSummary) -> str:
         """Jobs that have ended have no priority, and priorities are bounded."""
         if JobState(job.state) in ENDED:
-            return "Only a job that has not ended has a priority"
+            return say("Only a job that has not ended has a priority")
         if not PRIORITY_LOWEST <= job.priority + cls.step <= PRIORITY_HIGHEST:
-            return f"The priority is already {job.priority}; allowed are {PRIORITY_LOWEST} to {PRIORITY_HIGHEST}"
+            return say(
+                "The priority is already {priority}; allowed are {lowest} to {highest}",
+                priority=job.priority,
+                lowest=PRIORITY_LOWEST,
+                highest=PRIORITY_HIGHEST,
+            )
         return ""
 
     def run(self, job: JobSummary) -> set[str]:

@@ -10,9 +10,10 @@ from . import addon_state, checks, compat, labels, object_mesh, server_settings
 from .provenance import REFINE_PRESET
 from .shared import limits
 from .shared.mesh_file import encode_mesh
+from .wording import mark, say
 
 STRENGTH, STEPS = "refine.strength", "run.steps"
-NO_CAPABILITIES = "The server has not sent its capabilities yet; try again in a moment"
+NO_CAPABILITIES = mark("The server has not sent its capabilities yet; try again in a moment")
 
 
 def selected_mesh(context: Any) -> Any:
@@ -25,13 +26,13 @@ def _fault(context: Any) -> str:
     """Why nothing can be refined now, as a sentence; "" when it can."""
     source = selected_mesh(context)
     if source is None:
-        return "Select the mesh object that is to be refined"
+        return say("Select the mesh object that is to be refined")
     if source.mode != "OBJECT":
-        return "Go to Object Mode first"
+        return say("Go to Object Mode first")
     if fault := checks.offline_fault():
         return fault
     if server_settings.find_setting(addon_state.session().capabilities, STRENGTH) is None:
-        return "This server refines no meshes; update the server"
+        return say("This server refines no meshes; update the server")
     return ""
 
 
@@ -120,7 +121,10 @@ class DREAMWRIGHT_OT_refine_mesh(bpy.types.Operator):
         layout.prop(self, "steps")
         layout.prop(self, "change")
         layout.prop(self, "result")
-        layout.label(text=f"Model {mine.model_name or 'unknown'}, seed {mine.seed}", icon="BLANK1")
+        layout.label(
+            text=say("Model {model}, seed {seed}", model=mine.model_name or say("unknown"), seed=mine.seed),
+            icon="BLANK1",
+        )
 
     def execute(self, context: Any) -> set[str]:
         """Extract the mesh and submit a job; the upload runs in the background."""

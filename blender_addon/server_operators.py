@@ -6,6 +6,7 @@ from typing import Any
 import bpy
 
 from . import addon_state, addresses, checks, local_server
+from .wording import say
 
 
 class DREAMWRIGHT_OT_start_server(bpy.types.Operator):
@@ -28,7 +29,7 @@ class DREAMWRIGHT_OT_start_server(bpy.types.Operator):
             local_server.note_preferences()
             addon_state.session().connect(addon_state.preferences().address)
         except (OSError, ValueError, ImportError) as error:
-            self.report({"ERROR"}, f"The local server was not started: {error}")
+            self.report({"ERROR"}, say("The local server was not started: {error}", error=error))
             return {"CANCELLED"}
         return {"FINISHED"}
 
@@ -47,18 +48,18 @@ class DREAMWRIGHT_OT_stop_server(bpy.types.Operator):
     def poll(cls, context: Any) -> bool:
         """Only for a server on this machine."""
         is_local = addresses.is_local(addon_state.preferences().address)
-        return checks.allow(cls, "" if is_local else "The server runs on another machine; stop it there")
+        return checks.allow(cls, "" if is_local else say("The server runs on another machine; stop it there"))
 
     def execute(self, context: Any) -> set[str]:
         """Stop the server and disconnect."""
         try:
             was_running = local_server.stop()
         except OSError as error:
-            self.report({"ERROR"}, f"The local server was not stopped: {error.strerror or error}")
+            self.report({"ERROR"}, say("The local server was not stopped: {error}", error=error.strerror or error))
             return {"CANCELLED"}
         if not was_running:
             self.report(
-                {"WARNING"}, "No server that Blender started is running; stop it where it was started, with Ctrl-C"
+                {"WARNING"}, say("No server that Blender started is running; stop it where it was started, with Ctrl-C")
             )
             return {"CANCELLED"}
         addon_state.session().disconnect()

@@ -17,6 +17,7 @@ from bpy.props import BoolProperty, EnumProperty, FloatProperty, IntProperty, Po
 from . import labels
 from .provenance import REFINE_PRESET
 from .shared.capabilities import Capabilities, RecipeInfo, SettingInfo
+from .wording import say
 
 TEXTURE, LORAS = "mesh.texture", "model.loras"
 REFINE_PREFIX = "refine."  # of settings that only mesh refinement has; its dialog shows them
@@ -55,7 +56,7 @@ def texture_fault(capabilities: Capabilities | None) -> str:
     """Why the server cannot make image textures, as a sentence; "" when it can, or is unknown yet."""
     if capabilities is None or any(known.name == TEXTURE for known in capabilities.setting_bounds):
         return ""
-    return "This server makes no image textures; choose Vertex Colors, or update the server"
+    return say("This server makes no image textures; choose Vertex Colors, or update the server")
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from .mesh_downloads import MeshDownloads
 from .newest_previews import NewestPreviews
 from .pending_submissions import PendingSubmissions
 from .preview_history import PreviewHistory
+from .server_models import ServerModels
 from .session_events import (
     JobEnded,
     JobStarted,
@@ -28,6 +29,7 @@ from .shared import __version__
 from .shared.capabilities import Capabilities
 from .shared.credentials import ConnectionString, is_connection_string
 from .shared.job_states import ENDED, JobState
+from .shared.live_mesh_messages import LiveMeshFrame
 from .shared.mesh_file import MeshFile
 from .shared.messages import (
     GetCapabilities,
@@ -39,6 +41,8 @@ from .shared.messages import (
     ServerShutdown,
     SubmitJob,
 )
+from .shared.model_messages import CapabilitiesChanged, ModelDownloadChanged
+from .wording import say
 
 if TYPE_CHECKING:
     from .shared.client import Client
@@ -51,11 +55,17 @@ MAX_PREVIEWED_JOBS = 8  # jobs whose previews are kept
 class Session(JobRequests):
     """All state that the panel draws. Call `tick` often; `revision` grows whenever something to draw changes."""
 
-    def __init__(self, folder: Path, clock: Callable[[], float] = time.monotonic) -> None:
-        self.folder, self.address = folder, ""
+    def __init__(
+        self,
+        folder: Path,
+        clock: Callable[[], float] = time.monotonic,
+        here: Callable[[], Any] = lambda: None,
+    ) -> None:
+        """`here` names the place, such as a scene, in which the user asks for something."""
+        self.folder, self.address, self.here = folder, "", here
         self.keys = key_store.KeyStore(folder)
         self.revision = 0
-        self.connection_state, self.reason = CLOSED, "Not connected"
+        self.connection_state, self.reason = CLOSED, say("Not connected")
         self.capabilities: Capabilities | None = None
         self.jobs: dict[str, JobSummary] = {}  # newest first
         self.previews: dict[str, PreviewHistory] = {}
@@ -65,9 +75,12 @@ class Session(JobRequests):
         self.picked: dict[str, str] = {}  # the job that the user picked, by group
         self.submissions = PendingSubmissions(folder, self._on_submitted, self.notify, self._mark_changed)
         self._downloads = MeshDownloads(self._on_mesh, self.notify, self._mark_changed)
+        self.models = ServerModels(self._request, self.notify, self._mark_changed, self._request_capabilities)
         self.submitted_jobs: dict[str, str] = {}  # job by ticket, of this session
+        self._places: dict[str, Any] = {}  # by ticket of this session: where it was submitted
         self.notices: deque[Notice] = deque(maxlen=5)
-        self.previewed_job = ""
+        self.previewed_job = self.watched_job = ""  # whose previews, and whose live meshes, the server sends
+        self._live_mesh: LiveMeshFrame | None = None  # the newest that was not taken
         self._clock = clock
         self._client: Client | None = None
         self._epoch = ""
@@ -105,6 +118,7 @@ class Session(JobRequests):
         if address != self.address:
             self.address, self.capabilities = address, storage.load_capabilities(self.folder, address)
             self.jobs, self.previews = {}, {}
+            self.models.restarted()
             self.newest_previews.clear()
             self.submissions.load(address)
             self.keys.show(address)
@@ -115,8 +129,12 @@ class Session(JobRequests):
         server, is_changed = self.keys.accept(text)
         if is_changed:
             self.notify(
-                f"The key of {server.address} has changed to {server.fingerprint}; check that the server shows the "
-                "same fingerprint",
+                say(
+                    "The key of {address} has changed to {fingerprint}; check that the server shows the same "
+                    "fingerprint",
+                    address=server.address,
+                    fingerprint=server.fingerprint,
+                ),
                 False,
             )
         self.keys.show(self.address)
@@ -149,9 +167,11 @@ class Session(JobRequests):
             self._client.connect()
         except zmq.ZMQError as error:
             self.disconnect()
-            raise ValueError(f"The server address {address} cannot be used: {error}") from error
+            raise ValueError(
+                say("The server address {address} cannot be used: {error}", address=address, error=error)
+            ) from error
         self.submissions.client = self._client
-        self._client.subscribe(self.previewed_job)
+        self._subscribe()
         self.tick()
 
     def disconnect(self) -> None:
@@ -163,7 +183,7 @@ class Session(JobRequests):
             self._client.close()
             self._client = None
         self._epoch = ""
-        self._set_state(CLOSED, "Not connected")
+        self._set_state(CLOSED, say("Not connected"))
 
     def _set_state(self, state: str, reason: str) -> None:
         if (state, reason) != (self.connection_state, self.reason):
@@ -202,7 +222,9 @@ class Session(JobRequests):
             "", prompt, negative, model, preset, seed, settings, parent_job=parent_job, group=group,
             group_index=group_index,
         )  # fmt: skip
-        return self.submissions.add(self.address if self.is_open else "", request, mesh)
+        ticket = self.submissions.add(self.address if self.is_open else "", request, mesh)
+        self._places[ticket] = self.here()
+        return ticket
 
     def groups(self) -> dict[str, list[JobSummary]]:
         """The groups in the list, each with its jobs by their place."""
@@ -215,7 +237,7 @@ class Session(JobRequests):
     def _on_submitted(self, ticket: str, job: JobSummary) -> None:
         self.submitted_jobs[ticket] = job.job
         self._take_job(job)
-        self._events.append(JobStarted(job))
+        self._events.append(JobStarted(job, self._places.pop(ticket, None)))
 
     def _mark_changed(self) -> None:
         self.revision += 1
@@ -224,29 +246,48 @@ class Session(JobRequests):
         """Receive the previews of this job only; "" for none."""
         if job != self.previewed_job:
             self.previewed_job = job
-            if self._client is not None:
-                self._client.subscribe(job)
+            self._subscribe()
 
-    def download_mesh(self, job: str, is_automatic: bool = False) -> None:
-        """Download a job's mesh; `tick` returns it as `MeshDownloaded`. Raises ValueError when there is none."""
+    def watch_mesh_of(self, job: str) -> None:
+        """Receive the live meshes of this job only; "" for none."""
+        if job != self.watched_job:
+            self.watched_job, self._live_mesh = job, None
+            self._subscribe()
+
+    def _subscribe(self) -> None:
+        if self._client is not None:
+            self._client.subscribe(self.previewed_job, self.watched_job)
+
+    def take_live_mesh(self) -> LiveMeshFrame | None:
+        """The newest live mesh since the last call, packed; None when there is none."""
+        frame, self._live_mesh = self._live_mesh, None
+        return frame
+
+    def download_mesh(self, job: str, is_automatic: bool = False, place: Any = None) -> None:
+        """Download a job's mesh, which is wanted in `place`, else here; `tick` returns it as `MeshDownloaded`.
+
+        Raises ValueError when there is none.
+        """
         summary = self.jobs.get(job)
         if summary is None or not summary.mesh_bytes or self._client is None:
-            raise ValueError("This job has no mesh to import yet")
-        self._downloads.start(self._client, summary, is_automatic)
+            raise ValueError(say("This job has no mesh to import yet"))
+        self._downloads.start(self._client, summary, is_automatic, self.here() if place is None else place)
 
-    def _on_mesh(self, job: JobSummary, mesh: MeshFile, is_automatic: bool) -> None:
-        self._events.append(MeshDownloaded(self.jobs.get(job.job, job), mesh, is_automatic))
+    def _on_mesh(self, job: JobSummary, mesh: MeshFile, is_automatic: bool, place: Any) -> None:
+        self._events.append(MeshDownloaded(self.jobs.get(job.job, job), mesh, is_automatic, place))
 
     # --- events
 
     def tick(self, budget_s: float = 0.004) -> list[SessionEvent]:
         """Process what the server sent, for at most about `budget_s` seconds; the events since the last call."""
         if self._client is not None:
-            for event in self._client.tick(budget_s):
-                self._take(event)
+            arrived = self._client.tick(budget_s)
             if self._client.epoch != self._epoch:
                 self._epoch = self._client.epoch
+                self.models.restarted()
                 self._request_capabilities()  # a restarted server may have others
+            for event in arrived:
+                self._take(event)
             if self.is_online:
                 self.newest_previews.request(self._client, self.jobs, self.shown_jobs)
         if ready := self.newest_previews.decode_next():
@@ -268,9 +309,14 @@ class Session(JobRequests):
                 self.newest_previews.remove(deleted)
             for job in event.jobs:
                 self._take_job(job)
+            self.models.take_snapshot(event)
             self.revision += 1
+        elif isinstance(event, (ModelDownloadChanged, CapabilitiesChanged)):
+            self.models.take(event)
         elif isinstance(event, PreviewFrame):
             self._take_preview(event)
+        elif isinstance(event, LiveMeshFrame):
+            self._live_mesh = event
         elif isinstance(event, ServerShutdown):
             self.notify(event.message, False)
         else:
@@ -289,7 +335,13 @@ class Session(JobRequests):
         elif JobState(job.state) in ENDED and JobState(old.state) not in ENDED:
             self._events.append(JobEnded(job))
             if job.state == JobState.FAILED.value:
-                self.notify(f"“{labels.short(job.prompt)}” failed: {job.message or 'see the log of the server'}")
+                self.notify(
+                    say(
+                        "“{prompt}” failed: {reason}",
+                        prompt=labels.short(job.prompt),
+                        reason=job.message or say("see the log of the server"),
+                    )
+                )
         self.revision += 1
 
     def _take_preview(self, frame: PreviewFrame) -> None:
@@ -304,14 +356,14 @@ class Session(JobRequests):
     def _request_capabilities(self) -> None:
         def on_reply(reply: Any) -> None:
             if not isinstance(reply, Capabilities):
-                self._report_failure("The server did not send its capabilities", reply)
+                self._report_failure(say("The server did not send its capabilities"), reply)
                 return
             self.capabilities = reply
             self.revision += 1
             try:
                 storage.save_capabilities(self.folder, self.address, reply)
             except OSError as error:
-                self.notify(storage.save_fault("The server's capabilities", self.folder, error), False)
+                self.notify(storage.save_fault(say("The server's capabilities"), self.folder, error), False)
 
         self._request(GetCapabilities(), on_reply)
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from .shared.mesh_file import MeshFile
 from .shared.messages import JobSummary
@@ -34,9 +35,13 @@ class ThumbnailReady:
 
 @dataclass(frozen=True)
 class JobStarted:
-    """The server accepted a job that was submitted from this session."""
+    """The server accepted a job that was submitted from this session.
+
+    `place`: where it was submitted, as `Session.here` names it; None when another session of this computer did that.
+    """
 
     job: JobSummary
+    place: Any = None
 
 
 @dataclass(frozen=True)
@@ -48,11 +53,15 @@ class JobEnded:
 
 @dataclass(frozen=True)
 class MeshDownloaded:
-    """A mesh was downloaded and validated; `is_automatic` when the user did not press Import for it."""
+    """A mesh was downloaded and validated; `is_automatic` when the user did not press Import for it.
+
+    `place`: where it was asked for, as `Session.here` names it.
+    """
 
     job: JobSummary
     mesh: MeshFile
     is_automatic: bool
+    place: Any = None
 
 
 SessionEvent = PreviewReceived | ThumbnailReady | JobStarted | JobEnded | MeshDownloaded

@@ -10,8 +10,9 @@ import bpy
 from . import addon_state, checks, contact_sheet
 from .group_operators import NO_GROUP
 from .shared.contact_grid import tile_at
+from .wording import mark, say
 
-NOT_SHOWN = "The contact sheet is in no Image Editor; press the button that shows it first"
+NOT_SHOWN = mark("The contact sheet is in no Image Editor; press the button that shows it first")
 
 
 def sheet_areas(context: Any) -> list[Any]:
@@ -65,7 +66,7 @@ class DREAMWRIGHT_OT_pick_in_sheet(bpy.types.Operator):
         members = addon_state.session().groups().get(group, [])
         tile = tile_under(context, event.mouse_x, event.mouse_y, len(members)) if members else None
         if tile is None:
-            self.report({"WARNING"}, "There is no variation at that place; nothing was picked")
+            self.report({"WARNING"}, say("There is no variation at that place; nothing was picked"))
             return self._end(context, {"CANCELLED"})
         bpy.ops.dreamwright.pick_variation(group=group, number=tile + 1)
         return self._end(context, {"FINISHED"})

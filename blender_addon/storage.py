@@ -16,6 +16,7 @@ from .shared.capabilities import Capabilities
 from .shared.errors import ProtocolError
 from .shared.messages import SubmitJob
 from .shared.schema import from_map, to_map
+from .wording import say
 
 MAX_SERVERS = 20  # whose capabilities are cached; the least recently used goes first
 
@@ -37,9 +38,12 @@ def _write(path: Path, data: bytes) -> None:
 
 def save_fault(what: str, folder: Path, error: OSError) -> str:
     """Message for the user when something cannot be stored."""
-    return (
-        f"{what} cannot be stored in {folder}: {error.strerror or error}; everything works until Blender quits. Free "
-        "some space, or make the folder writable"
+    return say(
+        "{what} cannot be stored in {folder}: {error}; everything works until Blender quits. "
+        "Free some space, or make the folder writable",
+        what=what,
+        folder=folder,
+        error=error.strerror or error,
     )
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import bpy
 
 from . import addon_state, checks, labels, local_server
+from .wording import say
 
 PROMPT_TEXT = "Dreamwright Prompt"
 
@@ -71,7 +72,7 @@ class DREAMWRIGHT_OT_use_text(bpy.types.Operator):
     @classmethod
     def poll(cls, context: Any) -> bool:
         """Only when there is such a text."""
-        fault = f"There is no text “{PROMPT_TEXT}”; open it with Edit Prompt as Text"
+        fault = say("There is no text “{prompt_text}”; open it with Edit Prompt as Text", prompt_text=PROMPT_TEXT)
         return checks.allow(cls, "" if PROMPT_TEXT in bpy.data.texts else fault)
 
     def execute(self, context: Any) -> set[str]:

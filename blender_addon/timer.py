@@ -17,22 +17,21 @@ from . import (
     addon_state,
     checks,
     contact_sheet,
-    import_mesh,
-    import_refined,
-    labels,
+    import_queue,
+    live_mesh,
     local_server,
+    model_rows,
     preview,
     properties,
     thumbnails,
 )
-from .session_events import JobEnded, JobStarted, MeshDownloaded, PreviewReceived, ThumbnailReady
+from .session_events import JobEnded, JobStarted, PreviewReceived, ThumbnailReady
 from .shared.job_states import JobState
+from .wording import say
 
 ACTIVE_S, ONLINE_S, IDLE_S = 0.05, 0.2, 1.0  # interval while a job runs, while connected, otherwise
 
 _drawn_revision = -1  # revision of the session that the panel shows
-_auto_import: set[str] = set()  # jobs started in this Blender that are imported when done
-_deferred_imports: list[MeshDownloaded] = []  # until the active object is in Object Mode
 
 
 def tick() -> None:
@@ -45,6 +44,7 @@ def tick() -> None:
     if session.revision != _drawn_revision:
         properties.sync_choices()
         properties.sync_rows()
+        model_rows.sync()
         thumbnails.remove_others()
     has_new_preview = has_new_thumbnail = False
     for event in events:
@@ -57,16 +57,16 @@ def tick() -> None:
         elif isinstance(event, JobStarted):
             _on_job_started(event)
         elif isinstance(event, JobEnded):
-            _on_job_ended(event)
+            import_queue.job_ended(event)
         else:
-            _on_mesh_downloaded(event)
+            import_queue.arrived(event)
     active_list.step()
     if has_new_preview and addon_state.properties().preview_position >= 1:
         preview.show_current()  # only the latest of this tick
     elif not has_new_thumbnail:
         contact_sheet.follow(time.perf_counter() - started)  # in a tick with little else to do
-    if _deferred_imports and _is_object_mode():
-        _import(_deferred_imports.pop(0))
+    live_mesh.follow()
+    import_queue.step()
     if has_new_preview or has_new_thumbnail or session.revision != _drawn_revision:
         _drawn_revision = session.revision
         _redraw_panels()
@@ -81,52 +81,7 @@ def _on_job_started(event: JobStarted) -> None:
     else:
         properties.choose_job(event.job.job)
     if addon_state.properties().import_when_done and not event.job.group:  # of variations one is picked first
-        _auto_import.add(event.job.job)
-
-
-def _on_job_ended(event: JobEnded) -> None:
-    is_wanted = event.job.job in _auto_import
-    _auto_import.discard(event.job.job)
-    if is_wanted and event.job.state == JobState.SUCCEEDED.value and event.job.mesh_bytes:
-        addon_state.session().download_mesh(event.job.job, is_automatic=True)
-
-
-def _is_object_mode() -> bool:
-    active = bpy.context.view_layer.objects.active
-    return active is None or active.mode == "OBJECT"
-
-
-def _on_mesh_downloaded(event: MeshDownloaded) -> None:
-    active_list.arrived(event.job.job)
-    # The Import button leaves Edit Mode at once, as its tooltip states. An automatic import waits.
-    if event.is_automatic and not _is_object_mode():
-        _deferred_imports.append(event)
-        text = f"“{labels.short(event.job.prompt)}” will be imported when you leave Edit Mode"
-        addon_state.session().notify(text, is_error=False)
-    else:
-        _import(event)
-
-
-def _import(event: MeshDownloaded) -> None:
-    session, as_asset = addon_state.session(), addon_state.properties().mark_as_asset
-    history, label = session.previews.get(event.job.job), active_list.label_of(event.job.job)
-    thumbnail = history.at(1.0) if history else None
-    done = f"Imported “{labels.short(event.job.prompt)}”"
-    try:
-        if event.job.mesh:
-            done = import_refined.import_refined(event.job, event.mesh, session.address, as_asset, thumbnail)
-        elif label is None:
-            import_mesh.import_mesh(event.job, event.mesh, session.address, as_asset, thumbnail)
-        else:
-            made = import_mesh.import_mesh(event.job, event.mesh, session.address, True, thumbnail, label)
-            active_list.imported(event.job.job, made)
-    except (ValueError, RuntimeError, MemoryError) as error:
-        reason = str(error).strip() or "out of memory"
-        session.notify(f"“{labels.short(event.job.prompt)}” was not imported: {reason}")
-        active_list.not_imported(event.job.job, reason)
-    else:
-        if label is None:  # a list says once that it is done
-            session.notify(done, is_error=False)
+        import_queue.want_when_done(event)
 
 
 def _redraw_panels() -> None:
@@ -157,7 +112,11 @@ def _on_timer() -> float:
     except Exception as error:
         traceback.print_exc()
         addon_state.session().notify(
-            f"Dreamwright had an internal error: {type(error).__name__}: {error}; the system console has the details"
+            say(
+                "Dreamwright had an internal error: {kind}: {error}; the system console has the details",
+                kind=type(error).__name__,
+                error=error,
+            )
         )
         return IDLE_S
     session = addon_state.session()
@@ -191,6 +150,5 @@ def unregister() -> None:
     for timer in (_on_timer, _connect_on_start):
         if bpy.app.timers.is_registered(timer):
             bpy.app.timers.unregister(timer)
-    _auto_import.clear()
-    _deferred_imports.clear()
+    import_queue.clear()
     _drawn_revision = -1

@@ -8,13 +8,14 @@ from typing import Any
 
 from .session import Session
 from .shared.limits import SEED_LARGEST, VARIATIONS_LARGEST
+from .wording import say
 
 
 def count_fault(count: int) -> str:
     """Why there cannot be so many variations, as a sentence; "" when there can."""
     if 1 <= count <= VARIATIONS_LARGEST:
         return ""
-    return f"{count} variations were asked for; allowed are 1 to {VARIATIONS_LARGEST}"
+    return say("{count} variations were asked for; allowed are 1 to {largest}", count=count, largest=VARIATIONS_LARGEST)
 
 
 def variation_seeds(start: int, count: int) -> list[int]:

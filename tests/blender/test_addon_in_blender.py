@@ -214,7 +214,7 @@ def test_automatic_import_waits_for_object_mode(blender: AddonDriver, serve: Any
     bpy.ops.object.mode_set(mode="EDIT")
     blender.panel.import_when_done = True
     blender.generate()
-    assert blender.poll(lambda: "when you leave Edit Mode" in blender.notices())
+    assert blender.poll(lambda: "when you return to Object Mode" in blender.notices())
     assert bpy.context.mode == "EDIT_MESH" and len(bpy.data.objects) == 1
     bpy.ops.object.mode_set(mode="OBJECT")
     assert blender.poll(lambda: len(bpy.data.objects) == 2)

@@ -158,7 +158,7 @@ def test_automatic_refine_import_waits_for_object_mode(at: AddonDriver, serve: A
     at.panel.import_when_done = True
     bpy.ops.dreamwright.refine_mesh(prompt="a red chair", strength=STRENGTH, result="SHAPE_KEY")
     bpy.ops.object.mode_set(mode="EDIT")
-    assert at.poll(lambda: "will be imported when you leave Edit Mode" in at.notices())
+    assert at.poll(lambda: "will be imported when you return to Object Mode" in at.notices())
     assert source.data.shape_keys is None
     bpy.ops.object.mode_set(mode="OBJECT")
     assert at.poll(lambda: source.data.shape_keys is not None)

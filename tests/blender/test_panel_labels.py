@@ -91,3 +91,19 @@ def test_menus_without_a_server(blender: AddonDriver) -> None:
     assert [item[1] for item in blender.module("properties")._preset_items(panel, None)] == ["No server yet"]
     panel.preset = "NONE"
     assert panel.preset_name == "", "it is no preset"
+
+
+def test_lines_fit_in_every_script(installed: Path) -> None:
+    """Chinese and Japanese have no spaces and wide characters; nothing is lost, and no line begins with a full stop."""
+    labels = addon_module("labels")
+    texts = (
+        "“a red mushroom”未导入,因为现在打开的是另一个文件。如需导入此文件,请按导入",
+        "別のファイルが開かれたため「a red mushroom」をインポートしませんでした。ボタンを押してください。",
+        "Der Server hat noch nicht gesendet, was er anbietet; gleich noch einmal versuchen",
+    )
+    for text in texts:
+        for width in (16, 24, 40):
+            lines = labels.wrapped(text, width)
+            assert max(map(labels.columns_of, lines)) <= width + 2, "closing punctuation may hang out"
+            assert "".join(lines).replace(" ", "") == text.replace(" ", "")
+            assert not any(line[0] in "。、」" for line in lines)
