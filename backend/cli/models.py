@@ -7,13 +7,16 @@ import argparse
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
 from dreamwright.shared.numbers import number_text
 
 from .signals import INTERRUPTED
+
+if TYPE_CHECKING:
+    from ..models.local import ModelStatus
 
 
 def add_arguments(subparsers: Any) -> argparse.ArgumentParser:
@@ -72,13 +75,22 @@ def _list() -> int:
     for model in local_models():
         print(f"{model.name}: {model.summary}")
         print(
-            f"    license: {model.license}; memory: about {number_text(model.memory_gb)} GB, "
+            f"    license: {model.license}; size: {_size(model)}; memory: about {number_text(model.memory_gb)} GB, "
             f"{number_text(model.text_encoder_gb)} GB while encoding the prompt"
         )
         print(f"    here: {model.folder}" if model.available else f"    not here: {model.how_to_get}")
     works = "any folder with a pipeline of a supported class works as well: --model FOLDER"
     print(f"Downloads go to {models_root()}; {works}")
     return 0
+
+
+def _size(model: ModelStatus) -> str:
+    """Its size on the disk, else that of its download."""
+    from ..models.disk_use import folder_bytes
+
+    if model.folder is not None:
+        return f"{number_text(round(folder_bytes(model.folder) / 1e9, 3))} GB on the disk"
+    return f"about {number_text(model.download_gb)} GB to download"
 
 
 def _download(name: str, to: str | None, revision: str | None) -> int:

@@ -53,7 +53,7 @@ class ReportingProgress:
     def advance(self, count: int) -> None:
         self._done += count
         self._received += count if self._is_receiving else 0
-        self._report(False)
+        self._report(self._done >= self._total)
 
     def end(self) -> None:
         self._file, self._is_receiving = "", False

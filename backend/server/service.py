@@ -47,15 +47,14 @@ from dreamwright.shared.operator_messages import DrainDevice, FreeDisk, MoveJob
 
 from ..errors import DreamwrightError
 from ..scenes.initial_field import first_step
-from ..training.job import Job
 from .jobs.cleanup import Cleanup
 from .jobs.groups import JobGroups, check_place
-from .jobs.initial_fields import check_field_matches, check_has_field, new_job_folder
+from .jobs.initial_fields import check_start, new_job_folder
 from .jobs.job_record import JobRecord
 from .jobs.job_store import JobStore, StorageError
-from .jobs.mesh_chunks import read_mesh_chunk
+from .jobs.mesh_chunks import fetch_mesh_chunk
+from .jobs.pinning import check_pin
 from .jobs.preview_file import read_preview
-from .jobs.retention import check_pinned_bytes
 from .jobs.scheduling import check_priority, check_quota
 from .jobs.uploads import Uploads
 from .model_downloads import ModelDownloads
@@ -184,7 +183,7 @@ class Service:
 
     def metrics(self) -> MetricsSnapshot:
         """All metrics, for an exporter."""
-        return self._reporter.metrics()
+        return self._reporter.metrics(self._is_closing)
 
     # --- the server
 
@@ -247,7 +246,8 @@ class Service:
         self._check_quota(owner)
         self.cleanup.make_room(owner)
         try:
-            job = self._validated(request, context)
+            job = check_submission(request, folders=context.may_manage_models)
+            check_start(request, job.config, lambda parent: self._visible(parent, context))
         except DreamwrightError as error:
             raise RequestError("bad-input", str(error)[: limits.MESSAGE_CHARACTERS]) from error
         run = job.config.run
@@ -261,20 +261,6 @@ class Service:
         self.dispatcher.update_eta()
         return self._reply(name)
 
-    def _validated(self, request: SubmitJob, context: RequestContext) -> Job:
-        """The job that a request describes. Raises DreamwrightError, RequestError."""
-        job = check_submission(request, folders=context.is_admin or context.owner == LOCAL)
-        if request.parent_job and request.mesh:
-            raise RequestError(
-                "bad-input",
-                "a job starts from another job's field or from a mesh; leave out one of parent_job and mesh",
-            )
-        if request.parent_job:
-            parent = self._visible(request.parent_job, context)
-            check_has_field(parent)
-            check_field_matches(parent.summary, job.config)
-        return job
-
     def _set_priority(self, request: SetPriority, context: RequestContext) -> JobReply:
         record = self._visible(request.job, context)
         if record.state in ENDED:
@@ -287,15 +273,8 @@ class Service:
 
     def _pin(self, request: PinJob, context: RequestContext) -> JobReply:
         record = self._visible(request.job, context)
-        pinned = sum(1 for r in self._store.records.values() if r.owner == record.owner and r.summary.pinned)
-        limit = self._policy.pinned_per_user
-        if request.pinned and not record.summary.pinned and pinned >= limit:
-            raise RequestError(
-                "too-many", f"{pinned} of your jobs are pinned; allowed are {limit} a user; unpin one first"
-            )
-        if request.pinned and not record.summary.pinned and record.owner != LOCAL:
-            used = self.cleanup.pinned_bytes(record.owner)
-            check_pinned_bytes(used, self.cleanup.retained_bytes(record), self._policy.keep_gb_per_user)
+        if request.pinned and not record.summary.pinned:
+            check_pin(record, self._store.records.values(), self._policy, self.cleanup)
         if request.pinned != record.summary.pinned:
             self._store.update(request.job, pinned=request.pinned)
         return self._reply(request.job)
@@ -365,11 +344,4 @@ class Service:
 
     def _fetch(self, request: FetchChunk, context: RequestContext) -> Chunk:
         record = self._visible(request.job, context)
-        chunk = read_mesh_chunk(record, self._store.job_folder(request.job), request.offset, request.size)
-        is_last = bool(chunk.data) and request.offset + len(chunk.data) >= chunk.size
-        if is_last and not record.summary.fetched and context.owner == record.owner:
-            try:
-                self._store.update(request.job, fetched=True)
-            except StorageError as error:  # the mesh is then kept longer
-                log.warning("fetch not recorded", extra={"job": request.job, "why": str(error)})
-        return chunk
+        return fetch_mesh_chunk(self._store, record, request.offset, request.size, context.owner == record.owner)

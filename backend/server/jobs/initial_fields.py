@@ -6,13 +6,13 @@ from __future__ import annotations
 import dataclasses
 import logging
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from dreamwright.shared.errors import RequestError
 from dreamwright.shared.job_states import ENDED
-from dreamwright.shared.messages import JobSummary
+from dreamwright.shared.messages import JobSummary, SubmitJob
 
 from ...config.parsing import apply_settings
 from ...config.presets import RECIPES, REFINE_PRESET
@@ -33,6 +33,19 @@ NO_FIELD = (
     "job {} has no field to start from (it left no mesh, or was made by an older server); "
     "generate it again, or send the prompt without it"
 )
+
+
+def check_start(request: SubmitJob, config: Config, find: Callable[[str], JobRecord]) -> None:
+    """Raises RequestError, ConfigError for a job that cannot start from what it names; `find` gives the parent job."""
+    if not request.parent_job:
+        return
+    if request.mesh:
+        raise RequestError(
+            "bad-input", "a job starts from another job's field or from a mesh; leave out one of parent_job and mesh"
+        )
+    parent = find(request.parent_job)
+    check_has_field(parent)
+    check_field_matches(parent.summary, config)
 
 
 def check_has_field(parent: JobRecord) -> None:
