@@ -35,13 +35,13 @@ def user_folder(package: str) -> Path:
     return Path(found)
 
 
-def online_fault() -> str:
-    """Why the network may not be used, as a sentence; "" when it may."""
+def online_fault(purpose: str = "to use a server on another machine") -> str:
+    """Why the network may not be used for a purpose, as a sentence; "" when it may."""
     if getattr(bpy.app, "online_access", True):
         return ""
     if getattr(bpy.app, "online_access_override", False):
-        return "Blender was started offline; start it without --offline-mode to use a server on another machine"
-    return "Enable online access in the System preferences to use a server on another machine"
+        return f"Blender was started offline; start it without --offline-mode {purpose}"
+    return f"Enable online access in the System preferences {purpose}"
 
 
 def progress(layout: Any, holder: Any, percent_property: str, fraction: float, text: str) -> None:

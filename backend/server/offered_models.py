@@ -40,9 +40,9 @@ def models_free_bytes() -> int:
 def download_fault(model: RegisteredModel, found: LocalModel, may_manage: bool) -> str:
     """Why a user cannot have this server download a model now, as a sentence; "" when they can."""
     if not model.sources:
-        return f"{model.name} is part of the server's package; there is nothing to download"
+        return f"the model {model.name} is part of the server's package; there is nothing to download"
     if found.folder is not None:
-        return f"{model.name} is on the server already"
+        return f"the model {model.name} is on the server already"
     if not may_manage:
         return NOT_ALLOWED
     if is_offline(users_environment()):
@@ -53,7 +53,7 @@ def download_fault(model: RegisteredModel, found: LocalModel, may_manage: bool) 
 def how_to_get_access(model: RegisteredModel) -> str:
     """What the server's operator does to make a gated model available."""
     return (
-        f"{model.name} is gated and the server has no token of the hub: accept the license at {model.license_url}, "
+        f"the model {model.name} is gated and the server has no token of the hub: accept the license at {model.license_url}, "
         "then run `hf auth login` on the server as the user that runs it, or start it with HF_TOKEN set"
     )
 
@@ -69,7 +69,11 @@ def _model_info(status: ModelStatus, may_manage: bool) -> ModelInfo:
             missing = str(error)
     model = BY_NAME.get(status.name)
     found = LocalModel(status.folder) if model is None or status.folder is not None else find(model)
-    fault = f"{status.name} was imported from a file" if model is None else download_fault(model, found, may_manage)
+    fault = (
+        f"the model {status.name} was imported from a file"
+        if model is None
+        else download_fault(model, found, may_manage)
+    )
     return ModelInfo(
         name=status.name,
         family=_family(status),

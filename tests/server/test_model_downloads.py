@@ -114,8 +114,8 @@ def test_progress_is_sent_and_the_model_becomes_ready_for_everybody(
     assert server.request(Subscribe(), "bert").capabilities_revision == 1
     after = info(server, "bert")
     assert after.ready and after.disk_bytes > 8 * MB and not after.can_download
-    assert after.download_fault == f"{NAME} is on the server already"
-    assert server.refusal(DownloadModel(NAME), LOCAL).message == f"{NAME} is on the server already"
+    assert after.download_fault == f"the model {NAME} is on the server already"
+    assert server.refusal(DownloadModel(NAME), LOCAL).message == f"the model {NAME} is on the server already"
 
 
 @pytest.mark.slow

@@ -24,7 +24,7 @@ class RecordingLayout:
         known = bpy.types.UILayout.bl_rna.functions["label"].parameters["icon"].enum_items
         assert icon in known, f"no icon {icon}"
 
-    def label(self, text: str = "", icon: str = "NONE") -> None:
+    def label(self, text: str = "", icon: str = "NONE", translate: bool = True) -> None:
         assert isinstance(text, str)
         self._icon(icon)
         self.texts.append(text)
