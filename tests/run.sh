@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Set up and run the tests on a machine that has Python 3.11 and pip: bash tests/run.sh [--fast] [pytest arguments]
 # Makes .venv-test (setup.sh) and, as root, installs the system packages that tests use: a C++ compiler, network
-# namespaces, Node.js for the Khronos glTF validator, and the Blenders that the add-on is tested in. What cannot be
-# installed is named in one line, and its tests skip.
+# namespaces, Node.js for the Khronos glTF validator and axe-core, Chromium for the web page, and the Blenders that the
+# add-on is tested in. What cannot be installed is named in one line, and its tests skip.
 # --fast: the unit and integration tests that take no more than a few seconds each, without the Blenders and Node.js.
 # WORKERS=1 runs the tests in one process. The default is a process a core, at most 8, and one more for the whole suite,
 # many of whose tests wait for a time to pass.
@@ -32,9 +32,11 @@ else
     install_packages g++ g++
     install_packages unshare util-linux
     install_packages ip iproute2
+    install_packages openssl openssl
+    install_packages chromium chromium fonts-dejavu-core
     install_packages npm nodejs npm
     if command -v npm >/dev/null; then
-        (cd tests/node && npm ci --silent --no-fund --no-audit) || echo "tests/run.sh: npm ci failed; the glTF validator's tests will skip" >&2
+        (cd tests/node && npm ci --silent --no-fund --no-audit) || echo "tests/run.sh: npm ci failed; the tests with the glTF validator and axe-core will skip" >&2
     fi
     bash tests/blender/environments.sh
 fi

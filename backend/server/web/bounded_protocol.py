@@ -32,7 +32,8 @@ class BoundedProtocol(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take the connection, or refuse it with one sentence."""
         super().connection_made(transport)
-        transport.set_write_buffer_limits(high=0)  # so that one unread byte calls pause_writing
+        # So that a few unread bytes call pause_writing; with 0 asyncio's TLS pauses even when there are none.
+        transport.set_write_buffer_limits(high=1, low=0)
         address = _address(self)
         same = sum(_address(other) == address for other in self.connections)
         if len(self.connections) > MOST_CONNECTIONS or same > OF_ONE_ADDRESS:

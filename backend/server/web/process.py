@@ -10,6 +10,7 @@ import logging
 import resource
 import socket
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,15 @@ log = logging.getLogger(__name__)
 HEADER_BYTES = 16 * 1024  # of one request
 KEEP_ALIVE_S = 20
 BACKLOG = 128
+
+
+class QuietServer(uvicorn.Server):
+    """A server that leaves the signals alone: only the channel ends this process."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Nothing."""
+        yield
 
 
 def main() -> int:
@@ -46,9 +56,8 @@ async def _serve(request: dict[str, Any]) -> None:
     is_tls = request["certificate"] is not None
     feeds = Feeds()
     feeds.link = ServerLink(channel, feeds.on_event)
-    server = uvicorn.Server(uvicorn_config(build_application(feeds, tuple(request["names"]), is_tls), request))
-    # Not `serve`, which would take over the signals: only the channel ends this process.
-    serving = asyncio.ensure_future(server._serve([listener]))
+    server = QuietServer(uvicorn_config(build_application(feeds, tuple(request["names"]), is_tls), request))
+    serving = asyncio.ensure_future(server.serve([listener]))
     checking = asyncio.ensure_future(feeds.check())
     reading = asyncio.ensure_future(feeds.link.run())
     await asyncio.wait((serving, checking, reading), return_when=asyncio.FIRST_COMPLETED)
