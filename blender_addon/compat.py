@@ -74,6 +74,13 @@ def keep_out_of_files(datablock: Any) -> bool:
     return is_supported
 
 
+def smooth_color_shader() -> Any:
+    """Blender's own shader for colors of vertices in 3D; 4.0 renamed it."""
+    import gpu  # of which nothing may be used in the background
+
+    return gpu.shader.from_builtin("SMOOTH_COLOR" if bpy.app.version >= (4, 0, 0) else "3D_SMOOTH_COLOR")
+
+
 def with_window(context: Any, act: Callable[[], Any]) -> Any:
     """Call `act` with a window in the context, which a timer's context lacks and operators need."""
     windows = context.window_manager.windows

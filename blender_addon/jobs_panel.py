@@ -230,7 +230,7 @@ class DREAMWRIGHT_PT_preview(SidebarPanel, bpy.types.Panel):
         layout, mine = self.layout, addon_state.properties()
         row = layout.row(align=True)
         row.operator("dreamwright.show_preview", icon="IMAGE_DATA")
-        row.prop(mine, "watch_in_view", toggle=True, icon="VIEW3D")
+        row.prop(mine, "watch_in_view", text="", toggle=True, icon="VIEW3D")
         frame = preview.current_frame()
         if frame is None:
             layout.label(text="No preview yet")

@@ -29,8 +29,11 @@ def shown() -> DrawnMesh | None:
     return _mesh
 
 
-def follow() -> None:
-    """Ask for the live meshes of the selected job while it runs, draw the newest, and remove what is over."""
+def follow(may_unpack: bool = True) -> None:
+    """Ask for the live meshes of the selected job while it runs, draw the newest, and remove what is over.
+
+    A new one is left for the next tick where `may_unpack` is false: this one has had its share of work.
+    """
     session, job = addon_state.session(), addon_state.active_job()
     if _fault:
         _give_up()
@@ -40,6 +43,8 @@ def follow() -> None:
     session.watch_mesh_of(watched.job if watched is not None else "")
     if _mesh is not None and not (is_wanted and job is not None and job.job == _mesh.job and _may_stay(job)):
         clear()
+    if not may_unpack:
+        return
     frame = session.take_live_mesh()
     if frame is None or watched is None or frame.job != watched.job:
         return

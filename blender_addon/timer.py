@@ -65,7 +65,7 @@ def tick() -> None:
         preview.show_current()  # only the latest of this tick
     elif not has_new_thumbnail:
         contact_sheet.follow(time.perf_counter() - started)  # in a tick with little else to do
-    live_mesh.follow()
+    live_mesh.follow(may_unpack=not has_new_preview and not has_new_thumbnail)
     import_queue.step()
     if has_new_preview or has_new_thumbnail or session.revision != _drawn_revision:
         _drawn_revision = session.revision
