@@ -36,6 +36,7 @@ KILL_AFTER_S = 0.7  # of a child that was told to stop; with the server's step i
 READ_BYTES, READS_PER_STEP = 65536, 16
 LINE_BYTES = 65536  # of a report; a longer line is not one
 RATE_WINDOW_S = 5.0
+STALL_S = 1.0  # without a report, after which the rate falls
 
 
 class DownloadListener(Protocol):
@@ -59,6 +60,13 @@ class TransferRate:
         self._samples.append((time_s, received))
         while self._samples[0][0] < time_s - RATE_WINDOW_S:
             self._samples.popleft()
+
+    def note_stall(self, time_s: float) -> bool:
+        """Count a time without a report as one in which nothing was received; whether it was long enough."""
+        is_stalled = bool(self._samples) and time_s - self._samples[-1][0] >= STALL_S
+        if is_stalled:
+            self.add(time_s, self._samples[-1][1])
+        return is_stalled
 
     @property
     def per_second(self) -> float:
@@ -153,6 +161,8 @@ class ModelDownloads:
         code = running.child.poll()  # before reading, so that nothing is left in the pipe of an ended child
         before = self._downloads[running.model.name]
         after = self._read(running, before)
+        if after == before and after.file and running.rate.note_stall(self._clock()):
+            after = _timed(after, running.rate.per_second)
         if after != before:
             self._set(after)
         if code is not None:
@@ -217,14 +227,10 @@ class ModelDownloads:
         # While the hub's list is compared with the disk and while files are checked, nothing is received.
         running.rate.add(self._clock(), int(report["received"]) if download.state == "running" else done)
         rate = running.rate.per_second if file or download.state == "checking" else 0.0
-        return replace(
-            download,
-            received_bytes=done,
-            total_bytes=total,
-            rate=rate,
-            eta_s=(total - done) / rate if rate > 0 else -1.0,
-            file=_bounded(file, limits.VALUE_CHARACTERS),
+        counted = replace(
+            download, received_bytes=done, total_bytes=total, file=_bounded(file, limits.VALUE_CHARACTERS)
         )
+        return _timed(counted, rate)
 
     def _end(self, running: _Running, code: int) -> None:
         self._running = None
@@ -254,6 +260,12 @@ class ModelDownloads:
     def _set(self, download: ModelDownload) -> None:
         self._downloads[download.model] = download
         self._listener.publish_download(download)
+
+
+def _timed(download: ModelDownload, rate: float) -> ModelDownload:
+    """The download with its rate and the time left."""
+    left = download.total_bytes - download.received_bytes
+    return replace(download, rate=rate, eta_s=left / rate if rate > 0 else -1.0)
 
 
 def _unfinished(model: RegisteredModel) -> ModelDownload | None:

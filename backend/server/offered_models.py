@@ -53,8 +53,9 @@ def download_fault(model: RegisteredModel, found: LocalModel, may_manage: bool) 
 def how_to_get_access(model: RegisteredModel) -> str:
     """What the server's operator does to make a gated model available."""
     return (
-        f"the model {model.name} is gated and the server has no token of the hub: accept the license at {model.license_url}, "
-        "then run `hf auth login` on the server as the user that runs it, or start it with HF_TOKEN set"
+        f"the model {model.name} is gated and the server has no token of the hub: accept the license at "
+        f"{model.license_url}, then run `hf auth login` on the server as the user that runs it, or start it with "
+        "HF_TOKEN set"
     )
 
 

@@ -306,6 +306,18 @@ def test_the_rate_is_that_of_the_network_over_the_last_seconds() -> None:
     assert rate.per_second == 1000
 
 
+def test_the_rate_falls_when_the_connection_stalls(server: InMemoryServer, hub: FakeHub, big: dict[str, bytes]) -> None:
+    hold(server, hub, big)
+    assert state(server).rate > 0
+
+    def has_fallen() -> bool:  # once no report comes between two steps
+        server.step(2 * model_downloads.RATE_WINDOW_S)
+        return (state(server).rate, state(server).eta_s) == (0, -1)
+
+    wait(server, has_fallen)
+    assert state(server).state == "running" and state(server).file
+
+
 def test_bytes_that_were_here_are_not_received() -> None:
     sent: list[dict[str, Any]] = []
     now = [0.0]

@@ -60,6 +60,7 @@ class FakeHub:
         self.hold_after: int | None = None  # bytes of contents after which the connection stalls
         self.held = threading.Event()
         self.released = threading.Event()
+        self.hold_s = 60.0  # after which a stalled connection ends, unless it is released before
         self.ranges = True
         self.store: FakeHub | None = None  # host of large files, as on the hub
         self.tokens: list[str] = []  # of every request
@@ -188,7 +189,7 @@ class _Handler(BaseHTTPRequestHandler):
         for start in range(0, len(body), 2**16):
             if self.hub.hold_after is not None and self.hub.served >= self.hub.hold_after:
                 self.hub.held.set()
-                self.hub.released.wait(60)
+                self.hub.released.wait(self.hub.hold_s)
                 self.close_connection = True
                 return
             block = body[start : start + 2**16]

@@ -22,7 +22,7 @@ def model_server(
 ) -> Iterator[ServerProcess]:
     """The server of a user whose hub has sd-1.5. Its first download stalls, the next ones do not."""
     hub.repositories[SD[0]] = Repository(big, SD_COMMIT)
-    hub.hold_after = 5 * MB
+    hub.hold_after, hub.hold_s = 5 * MB, 3600.0
 
     def let_others_pass() -> None:
         hub.held.wait()

@@ -78,7 +78,7 @@ def work() -> Iterator[float]:
     yield from until(lambda: download() is not None and download().received_bytes > 2**20, "some megabytes")
     report["running"] = download().state
     yield from shown("progress")
-    yield from click("dreamwright.stop_model_download", across=0.88)
+    yield from click("dreamwright.stop_model_download", across=0.78)  # a small button at the row's end
     yield from until(lambda: download().state == "stopped", "the stop")
     yield from shown("stopped")
     bpy.ops.dreamwright.download_model(model=NAME)
