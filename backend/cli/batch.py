@@ -72,7 +72,7 @@ def run(options: argparse.Namespace) -> int:
         if batch.open_props:
             if blender_fault:
                 print(f"dreamwright: warning: {blender_fault}; the props are made without it", file=sys.stderr)
-            if not _make(batch, devices):
+            if not make_props(batch, devices):
                 from .signals import INTERRUPTED
 
                 done = len(planned) - len(batch.open_props)
@@ -123,7 +123,7 @@ def _blender_fault(given: Path | None) -> str:
     return ""
 
 
-def _make(batch: Batch, devices: tuple[str, ...]) -> bool:
+def make_props(batch: Batch, devices: tuple[str, ...]) -> bool:
     """Run the jobs and show them; False when a signal stopped it."""
     from tqdm import tqdm
 
@@ -175,11 +175,12 @@ def _finish(batch: Batch, blender: Path | None) -> int:
             f"{folder.path / 'failures.csv'}, and --retry tries them again",
             file=sys.stderr,
         )
-    _write_blend(batch, folder, blender)
+    write_library_blend(batch, folder, blender)
     return 1 if failures else 0
 
 
-def _write_blend(batch: Batch, folder: LibraryFolder, blender: Path | None) -> None:
+def write_library_blend(batch: Batch, folder: LibraryFolder, blender: Path | None) -> None:
+    """Write library.blend unless it is up to date. Raises BlenderError and RunError."""
     from tqdm import tqdm
 
     from ..io.blender_program import BlenderError, blender_command

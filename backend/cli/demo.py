@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""`dreamwright demo`: from prompt to lit scene, with a server and a headless Blender that has the built add-on."""
+"""`dreamwright demo`: from prompt to lit scene, with a server and a headless Blender that has the built add-on.
+
+With --scene a set of props is made as an asset library, placed on the ground, rendered under sun, lamp and sky, and its
+albedo is measured in the renders. The same command continues.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +20,11 @@ from dreamwright.shared import __version__
 
 from ..errors import DreamwrightError, ExportError, RunError
 from ..io.blender_program import blender_command, blender_variables
+from ..io.blender_run import blender_reports
+from .relight import SAMPLES as SCENE_SAMPLES
+from .relight import WIDTH, run_scene
 
-MARK = "DREAMWRIGHT "  # starts the lines of demo_scene.py among those of Blender
+PROMPT, SIZE, SAMPLES = "a red mushroom", 512, 64
 STOP_S = 60.0  # for the server to stop its worker and itself
 
 
@@ -30,12 +37,34 @@ def add_arguments(subparsers: Any) -> argparse.ArgumentParser:
     parser = subparsers.add_parser(
         "demo", help="from prompt to lit scene: server, Blender, job, import and renders", description=__doc__
     )
-    parser.add_argument("prompt", nargs="?", default="a red mushroom")
+    parser.add_argument("prompt", nargs="?", help=f"default: {PROMPT}")
+    parser.add_argument(
+        "--scene",
+        nargs="?",
+        const="",
+        metavar="FILE",
+        help="a set of props instead of one: the default set, or a JSON list of props with name, prompt, height_m, at, "
+        "on, turn_deg and lamp",
+    )
+    parser.add_argument("--library", type=Path, metavar="DIR", help="with --scene: of its props (default OUT/library)")
+    parser.add_argument(
+        "--world",
+        type=Path,
+        metavar="RUN",
+        help="with --scene: a run's folder, kept with --keep-work, whose learned background takes the place of the sky",
+    )
+    parser.add_argument("--retry", action="store_true", help="with --scene: make the props again that failed before")
     parser.add_argument("--preset", default="draft")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="any setting, as for generate")
-    parser.add_argument("--size", type=int, default=512, help="pixels a side of the two renders (default 512)")
-    parser.add_argument("--samples", type=int, default=64, help="Cycles samples a pixel (default 64)")
+    parser.add_argument(
+        "--size", type=int, help=f"width of the renders in pixels (default {SIZE}, square; with --scene {WIDTH}, 16:9)"
+    )
+    parser.add_argument(
+        "--samples",
+        type=int,
+        help=f"Cycles samples a pixel (default {SAMPLES}; with --scene {SCENE_SAMPLES}, and the denoiser)",
+    )
     parser.add_argument(
         "--out", type=Path, default=Path("demo"), help="folder for scene.blend, sun.png, lamp.png and the logs"
     )
@@ -53,10 +82,17 @@ def add_arguments(subparsers: Any) -> argparse.ArgumentParser:
 
 def run(options: argparse.Namespace) -> int:
     """Run the demo; its files are in --out. Raises DreamwrightError."""
-    settings = dict(_setting(text) for text in options.set)
     for name, value, high in (("--size", options.size, 8192), ("--samples", options.samples, 65536)):
-        if not 1 <= value <= high:
+        if value is not None and not 1 <= value <= high:
             raise DemoError(f"{name} is {value}; allowed is 1 to {high}; give a number in that range")
+    if options.scene is not None:
+        if options.prompt is not None:
+            raise DemoError(
+                f"the prompt {options.prompt!r} and --scene were given; leave the prompt out, or put it into the "
+                "file of the scene"
+            )
+        return run_scene(options)
+    settings = dict(_setting(text) for text in options.set)
     try:
         options.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -73,9 +109,9 @@ def run(options: argparse.Namespace) -> int:
     with _server(out) as address:
         print(f"server on {address}", flush=True)
         arguments = {
-            "zip": str(zip_path), "address": address, "out": str(out), "prompt": options.prompt,
-            "preset": options.preset, "seed": options.seed, "settings": settings, "size": options.size,
-            "samples": options.samples,
+            "zip": str(zip_path), "address": address, "out": str(out), "prompt": options.prompt or PROMPT,
+            "preset": options.preset, "seed": options.seed, "settings": settings, "size": options.size or SIZE,
+            "samples": options.samples or SAMPLES,
         }  # fmt: skip
         _drive(command, arguments, out)
     print(f"{out / 'scene.blend'}, {out / 'sun.png'}, {out / 'lamp.png'}")
@@ -148,33 +184,19 @@ def _drive(command: list[str], arguments: dict[str, Any], out: Path) -> None:
 
     script = Path(__file__).with_name("demo_scene.py")
     variables = {**blender_variables(out / "blender"), "DREAMWRIGHT_DEMO": json.dumps(arguments)}
-    failure, bar = "", None
+    bar = None
     with (out / "blender.log").open("w") as log:
-        process = subprocess.Popen(
-            [*command, str(script)], env=variables, stdout=subprocess.PIPE, stderr=log, text=True, errors="replace"
-        )
-        output = _output_of(process)
         try:
-            for line in output:
-                if not line.startswith(MARK):
-                    log.write(line)
-                    continue
-                report = json.loads(line.removeprefix(MARK))
+            for report in blender_reports(command, script, variables, log):
                 if "step" in report:
                     bar = bar or tqdm(
                         total=report["steps"], desc=arguments["prompt"][:32], unit="step", file=sys.stderr
                     )
                     bar.update(report["step"] - bar.n)
-                elif "error" in report:
-                    failure = report["error"]
                 else:
                     print(report["message"], flush=True)
+        except RunError as error:
+            raise RunError(f"{error}; see {out / 'blender.log'}") from error
         finally:
             if bar is not None:
                 bar.close()
-            if process.poll() is None and sys.exc_info()[0] is not None:
-                process.terminate()
-            process.wait()
-            output.close()
-    if failure or process.returncode:
-        raise RunError(failure or f"Blender ended with status {process.returncode}; see {out / 'blender.log'}")

@@ -24,7 +24,7 @@ ENDED = ("succeeded", "failed", "cancelled")
 
 
 def report(**fields: Any) -> None:
-    """Print a line for demo.py."""
+    """Print a line for blender_run.py."""
     print(MARK + json.dumps(fields), flush=True)
 
 

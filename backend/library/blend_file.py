@@ -4,9 +4,8 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, replace
@@ -22,9 +21,10 @@ from dreamwright.shared.atomic import atomic_path
 
 from ..errors import ExportError, RunError
 from ..io.blender_program import blender_command, blender_variables
+from ..io.blender_run import blender_reports
 from ..io.output_files import write_output
 from ..server.workers.job_executor import MESH_FILE
-from .blend_script import ARGUMENTS, MARK
+from .blend_script import ARGUMENTS
 from .collecting import read_mesh_file
 from .library_folder import Library, LibraryFolder, PropEntry
 
@@ -115,29 +115,11 @@ def _image(path: Path) -> np.ndarray[Any, Any]:
 def _run_blender(command: list[str], work: Path) -> Iterator[int]:
     """Run the script; yields how many assets are done. Raises RunError."""
     variables = {**blender_variables(work / "blender"), ARGUMENTS: str(work / "request.json")}
-    script, failure, printed = Path(__file__).with_name("blend_script.py"), "", []
-    process = subprocess.Popen(
-        [*command, str(script)], env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        errors="replace",
-    )  # fmt: skip
+    script = Path(__file__).with_name("blend_script.py")
     try:
-        for line in process.stdout or ():
-            if not line.startswith(MARK):
-                printed.append(line.strip())
-                continue
-            report = json.loads(line.removeprefix(MARK))
-            failure = report.get("error", failure)
-            if "done" in report:
-                yield int(report["done"])
-    finally:
-        if process.poll() is None and sys.exc_info()[0] is not None:
-            process.terminate()
-        process.wait()
-        if process.stdout is not None:
-            process.stdout.close()
-    if failure or process.returncode:
-        last = next((line for line in reversed(printed) if line), "")
+        for report in blender_reports(command, script, variables, io.StringIO()):
+            yield int(report["done"])
+    except RunError as error:
         raise RunError(
-            f"Blender could not write the library: {failure or f'it ended with status {process.returncode} ({last})'}; "
-            "the props are kept, and the same command tries again"
-        )
+            f"Blender could not write the library: {error}; the props are kept, and the same command tries again"
+        ) from error

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Script inside Blender for `dreamwright batch`: one asset object for each prop, saved as one .blend file.
 
-Blender runs it with the path of its request in $DREAMWRIGHT_BLEND; blend_file.py reads the lines that start with MARK.
+Blender runs it with the path of its request in $DREAMWRIGHT_BLEND; blender_run.py reads the lines that start with MARK.
 It makes the same meshes and materials as the add-on, by the add-on's own modules.
 """
 
@@ -26,7 +26,7 @@ ADDON = Path(__file__).resolve().parents[2] / "blender_addon"
 
 
 def report(**fields: Any) -> None:
-    """Print a line for blend_file.py."""
+    """Print a line for blender_run.py."""
     print(MARK + json.dumps(fields), flush=True)
 
 

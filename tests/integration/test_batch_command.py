@@ -125,7 +125,7 @@ def test_failures_are_listed_and_tried_again_when_asked(
     balls: type[BallRunner], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(balls, "fail_words", ("mug",))
-    monkeypatch.setattr("dreamwright.backend.cli.batch._write_blend", lambda *options: None)
+    monkeypatch.setattr("dreamwright.backend.cli.batch.write_library_blend", lambda *options: None)
     library, listed = tmp_path / "library", write_list(tmp_path)
     for _ in range(2):
         assert batch(listed, library) == 1
