@@ -178,14 +178,16 @@ OPTIONS: tuple[ServeOption, ...] = (
     ServeOption(
         "metrics",
         "text",
-        "serve metrics for Prometheus there, for example 127.0.0.1:9464; without encryption or keys",
+        "serve metrics for Prometheus, /healthz and /readyz there, for example 127.0.0.1:9464; without encryption or "
+        "keys",
         metavar="HOST:PORT",
         example="127.0.0.1:9464",
     ),
     ServeOption(
         "web",
         "text",
-        "serve a web page of jobs and devices there, for example 127.0.0.1:47631; users sign in with dreamwright keys web",
+        "serve a web page of jobs and devices there, for example 127.0.0.1:47631; users sign in with dreamwright keys "
+        "web",
         metavar="HOST:PORT",
         example="127.0.0.1:47631",
     ),

@@ -228,6 +228,7 @@ class Server:
         started = time.monotonic()
         log.info("server stops", extra={"jobs": len(self.service.running_jobs()), "grace_s": grace_s})
         self.service.begin_shutdown()
+        self._metrics_at = 0.0  # health checks hear of it at the next step
         while self.service.running_jobs() and time.monotonic() - started < grace_s and stopping() < 2:
             self.step(0.02)
         for job in self.service.running_jobs():

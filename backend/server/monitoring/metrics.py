@@ -9,17 +9,20 @@ from __future__ import annotations
 import ipaddress
 import logging
 import re
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import accumulate
 
 from dreamwright.shared import __version__
 
 from ...errors import ConfigError
 from .counters import Histogram
+from .health import liveness_fault, readiness_faults
+from .http_endpoint import HttpEndpoint
 from .status_reporter import MetricsSnapshot
 
 try:
-    from prometheus_client import CollectorRegistry, ProcessCollector, start_http_server
+    from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, ProcessCollector, generate_latest
     from prometheus_client.core import (
         CounterMetricFamily,
         GaugeMetricFamily,
@@ -36,37 +39,58 @@ log = logging.getLogger(__name__)
 
 
 class Exporter:
-    """An HTTP port for Prometheus in a thread of its own. Raises ConfigError for an address that cannot be used."""
+    """An HTTP port in a thread of its own: /metrics for Prometheus, /healthz and /readyz for health checks.
 
-    def __init__(self, address: str) -> None:
+    `clock` returns seconds and never goes back. Raises ConfigError for an address that cannot be used.
+    """
+
+    def __init__(self, address: str, clock: Callable[[], float] = time.monotonic) -> None:
         host, port = read_address(address)
         if not is_loopback(host):
             log.warning(
                 "metrics are readable from other machines, without encryption or keys", extra={"address": address}
             )
+        self._clock = clock
+        self._turned_at = clock()
         registry = CollectorRegistry()
         self._collector = MetricsCollector()
         registry.register(self._collector)
         ProcessCollector(registry=registry)  # memory, open files and processor time of the server's own process
         try:
-            self._server, self._thread = start_http_server(port, host, registry)
+            self._endpoint = HttpEndpoint(
+                host,
+                port,
+                {
+                    "/metrics": lambda: (200, CONTENT_TYPE_LATEST, generate_latest(registry)),
+                    "/healthz": lambda: _health_page((liveness_fault(self._silent_s()),)),
+                    "/readyz": lambda: _health_page(readiness_faults(self._collector.snapshot, self._silent_s())),
+                },
+            )
         except (OSError, UnicodeError) as error:  # UnicodeError: a host name that no resolver takes
             raise ConfigError(
                 f"cannot serve metrics on {address}: {getattr(error, 'strerror', None) or error}; stop what uses it, "
                 "or choose another with --metrics"
             ) from error
         shown = f"[{host}]" if ":" in host else host
-        self.url = f"http://{shown}:{self._server.server_port}/metrics"
+        self.url = f"http://{shown}:{self._endpoint.port}/metrics"
 
     def publish(self, snapshot: MetricsSnapshot) -> None:
         """Serve this snapshot from now on."""
+        self._turned_at = self._clock()
         self._collector.snapshot = snapshot  # assignment is atomic: the other thread sees the old or the new one
 
     def close(self) -> None:
         """Stop serving and release the port."""
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join(5.0)
+        self._endpoint.close()
+
+    def _silent_s(self) -> float:
+        return self._clock() - self._turned_at
+
+
+def _health_page(faults: Iterable[str]) -> tuple[int, str, bytes]:
+    """One fault a line and status 503, or "ok"."""
+    text = "".join(f"{fault}\n" for fault in faults if fault)
+    return (503 if text else 200), "text/plain; charset=utf-8", (text or "ok\n").encode()
 
 
 def read_address(address: str) -> tuple[str, int]:

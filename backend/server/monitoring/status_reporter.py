@@ -45,6 +45,8 @@ class MetricsSnapshot:
     jobs: Mapping[str, int]  # by state, ended ones included
     oldest_wait_s: float  # of the queued jobs, since they were submitted; 0: none
     busy: Mapping[str, bool]  # by device
+    drained: Mapping[str, bool]  # by device
+    is_closing: bool  # the server takes no more jobs and is about to end
     steps_per_s: Mapping[str, float]  # by device
     silent_s: Mapping[str, float]  # since the last step report, by busy device
     requests: Mapping[str, int]
@@ -124,7 +126,7 @@ class StatusReporter:
             users_known=len(names),
         )
 
-    def metrics(self) -> MetricsSnapshot:
+    def metrics(self, is_closing: bool) -> MetricsSnapshot:
         """All metrics, for an exporter."""
         records, disk, counters = list(self._store.records.values()), self._disk_usage(), self._counters
         waits = [self._store.waited_s(record) for record in records if record.state is JobState.QUEUED]
@@ -136,6 +138,8 @@ class StatusReporter:
             jobs={state.value: states[state.value] for state in JobState},
             oldest_wait_s=max(waits, default=0.0),
             busy={device: device in rates for device in self._devices()},
+            drained={device: self._is_drained(device) for device in self._devices()},
+            is_closing=is_closing,
             steps_per_s={device: rates.get(device, (0.0, -1.0))[0] for device in self._devices()},
             silent_s={device: silent for device, (_, silent) in rates.items() if silent >= 0},
             requests=dict(counters.requests),
