@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,8 +15,8 @@ from PIL import Image
 
 from dreamwright.shared.errors import ProtocolError
 from tests.testing.addon_session import addon_module
-from tests.testing.blender_reports import run_at_window
-from tests.testing.blenders import Blender, run_script
+from tests.testing.blender_reports import report_of, run_at_window
+from tests.testing.blenders import Blender, blenders, display, run_script
 from tests.testing.built_addon import Built
 from tests.testing.fake_props import ball, live_mesh_frame
 
@@ -164,3 +165,23 @@ def test_nothing_is_drawn_and_nothing_fails_in_any_blender(
     done = run_script(blender_install, script, built.universal, {"SERVER": server.address})
     assert done.returncode == 0 and "SHOWN" in done.stdout, done.stdout[-3000:] + done.stderr[-3000:]
     assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_the_prop_is_drawn_at_the_cursor_in_the_units_of_the_scene(built: Built, serve: Callable[..., Any]) -> None:
+    """In a Blender that can draw without a window, which the latest can: its shader has another name than in 3.4."""
+    newest = blenders()[-1]
+    if newest.missing or shutil.which("Xvfb") is None:
+        pytest.skip(newest.missing or "no virtual display")
+    server = serve("--live-rings", "32", "--steps", "1000000", "--wait", "0.02")
+    script = Path(__file__).parent / "scripts" / "live_mesh_offscreen.py"
+    with display((640, 480)) as screen:
+        done = run_script(newest, script, built.universal, {"SERVER": server.address, **screen})
+    report = report_of(done)
+    height = report["height"]
+    # 16 pixels a unit; the origin is in the middle, and the ball stands on the cursor at x = 1.
+    for name, scale in (("meters", 1.0), ("half", 0.5)):
+        size = 16 * height * scale
+        wanted = [48 - size / 2, 47 + size / 2, 32, 31 + size]
+        assert np.allclose(report[name], wanted, atol=1.5), report
+        red, green, blue = report[f"{name} red"]
+        assert red > 40 and red > 3 * green and red > 3 * blue, report
