@@ -11,6 +11,8 @@ from typing import Any
 import bpy
 import numpy as np
 
+from .wording import mark, say
+
 _LEGACY_FOLDER = "dreamwright"  # in Blender's data files, for add-ons without a folder of their own
 
 _icons: set[str] = set()
@@ -35,13 +37,13 @@ def user_folder(package: str) -> Path:
     return Path(found)
 
 
-def online_fault(purpose: str = "to use a server on another machine") -> str:
+def online_fault(purpose: str = mark("to use a server on another machine")) -> str:
     """Why the network may not be used for a purpose, as a sentence; "" when it may."""
     if getattr(bpy.app, "online_access", True):
         return ""
     if getattr(bpy.app, "online_access_override", False):
-        return f"Blender was started offline; start it without --offline-mode {purpose}"
-    return f"Enable online access in the System preferences {purpose}"
+        return say("Blender was started offline; start it without --offline-mode {purpose}", purpose=say(purpose))
+    return say("Enable online access in the System preferences {purpose}", purpose=say(purpose))
 
 
 def progress(layout: Any, holder: Any, percent_property: str, fraction: float, text: str) -> None:

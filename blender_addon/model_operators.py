@@ -84,7 +84,7 @@ class DREAMWRIGHT_OT_download_model(ModelOperator, bpy.types.Operator):
         if not info.can_download:
             fault = info.download_fault or say("The server does not offer to download this model")
             return fault[:1].upper() + fault[1:]
-        return compat.online_fault("to download models") if addresses.is_local(session.address) else ""
+        return compat.online_fault(mark("to download models")) if addresses.is_local(session.address) else ""
 
     def invoke(self, context: Any, event: Any) -> set[str]:
         """Ask. The model's name is stored: the selection may change before it is confirmed."""
