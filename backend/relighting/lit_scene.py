@@ -143,8 +143,9 @@ def _described(one: Placed, prop: Prop) -> dict[str, Any]:
 
 
 def _digest(request: Mapping[str, Any], placed: Sequence[Placed], props: Mapping[str, Prop], world: bytes) -> str:
-    """SHA-256 of all that the renders depend on."""
-    found = hashlib.sha256(json.dumps([SCENE_VERSION, request], sort_keys=True).encode())
+    """SHA-256 of all that the renders depend on; where the library is does not matter, but what its meshes are."""
+    content = {name: value for name, value in request.items() if name != "blend"}
+    found = hashlib.sha256(json.dumps([SCENE_VERSION, content], sort_keys=True).encode())
     found.update(world)
     for one in placed:
         mesh = props[one.prop.name].mesh

@@ -23,7 +23,7 @@ camera.data.angle = 0.02
 scene.collection.objects.link(camera)
 scene.camera = camera
 scene.render.engine = "CYCLES"
-scene.cycles.device, scene.cycles.samples = "CPU", 4
+scene.cycles.device, scene.cycles.samples, scene.cycles.use_denoising = "CPU", 4, False
 scene.render.resolution_x = scene.render.resolution_y = 4
 scene.render.image_settings.file_format = "OPEN_EXR"
 scene.render.filepath = str(Path(os.environ["HOME"]) / "seen.exr")
