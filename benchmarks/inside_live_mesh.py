@@ -49,7 +49,7 @@ def work() -> Iterator[float]:
     panel = bpy.context.window_manager.dreamwright
     yield from until(session, lambda: session.is_online and bool(panel.model_name), "the connection")
     bpy.ops.dreamwright.generate(prompt="a red mushroom")
-    yield from until(session, lambda: live.shown() is not None, "the first live mesh")
+    yield from until(session, lambda: live.shown() is not None, "the first live mesh", 120)
     assert len(live.shown().corners) == 10_000
     watch()
     yield from pause(MEASURED_S)

@@ -22,6 +22,7 @@ _mesh: DrawnMesh | None = None
 _batch: Any = None  # of `_mesh`, made when it is first drawn: only then is there a graphics context
 _handler: Any = None
 _fault = ""  # of the drawing
+_is_overdue = False  # a live mesh has waited for a tick
 
 
 def shown() -> DrawnMesh | None:
@@ -32,8 +33,10 @@ def shown() -> DrawnMesh | None:
 def follow(may_unpack: bool = True) -> None:
     """Ask for the live meshes of the selected job while it runs, draw the newest, and remove what is over.
 
-    A new one is left for the next tick where `may_unpack` is false: this one has had its share of work.
+    A new one is left for the next tick where `may_unpack` is false, as this one has had its share of work. It waits for
+    one tick only: on a slow machine every tick has a preview.
     """
+    global _is_overdue
     session, job = addon_state.session(), addon_state.active_job()
     if _fault:
         _give_up()
@@ -43,8 +46,10 @@ def follow(may_unpack: bool = True) -> None:
     session.watch_mesh_of(watched.job if watched is not None else "")
     if _mesh is not None and not (is_wanted and job is not None and job.job == _mesh.job and _may_stay(job)):
         clear()
-    if not may_unpack:
+    if not may_unpack and not _is_overdue:
+        _is_overdue = session.has_live_mesh
         return
+    _is_overdue = False
     frame = session.take_live_mesh()
     if frame is None or watched is None or frame.job != watched.job:
         return

@@ -258,6 +258,11 @@ class Session(JobRequests):
         if self._client is not None:
             self._client.subscribe(self.previewed_job, self.watched_job)
 
+    @property
+    def has_live_mesh(self) -> bool:
+        """Whether `take_live_mesh` has one."""
+        return self._live_mesh is not None
+
     def take_live_mesh(self) -> LiveMeshFrame | None:
         """The newest live mesh since the last call, packed; None when there is none."""
         frame, self._live_mesh = self._live_mesh, None

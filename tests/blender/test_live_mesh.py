@@ -90,6 +90,21 @@ def test_live_meshes_are_asked_for_while_they_are_wanted_and_gone_with_the_impor
     assert live.shown() is None
 
 
+def test_a_live_mesh_waits_for_one_tick_at_most(blender: AddonDriver, serve: Callable[..., Any]) -> None:
+    """Where every tick has a preview, as on a slow machine, the prop grows all the same."""
+    blender.connect(serve("--steps", "1000000").address)
+    job = blender.generate()
+    assert blender.poll(lambda: blender.session.watched_job == job)
+    live = blender.module("live_mesh")
+    frames = blender.module("shared.live_mesh_messages").LiveMeshFrame
+    given = live_mesh_frame(job, 7, ball())
+    blender.session._live_mesh = frames(given.job, given.step, given.vertices, given.triangles, given.data)
+    live.follow(may_unpack=False)
+    assert live.shown() is None
+    live.follow(may_unpack=False)
+    assert live.shown() is not None and live.shown().step == 7
+
+
 @pytest.mark.parametrize("how", ["fail", "delete", "load", "disable"])
 def test_the_prop_goes_when_there_is_nothing_to_import(
     blender: AddonDriver, serve: Callable[..., Any], tmp_path: Path, how: str
