@@ -94,7 +94,7 @@ class LocalQueue:
     @property
     def has_idle_device(self) -> bool:
         """Whether a device waits for a job that is queued."""
-        return bool(self._store.waiting()) and bool(self._runner.idle_devices())
+        return bool(self._store.queued) and bool(self._runner.idle_devices())
 
     def stop(self) -> None:
         """Let the running jobs end after their step, with a checkpoint; they are queued again."""

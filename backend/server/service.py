@@ -242,7 +242,7 @@ class Service:
         if known is not None:
             return JobReply(known.summary)
         check_priority(request.priority, 0, context.is_admin)
-        check_place(request, self._groups.members(request.group, owner))
+        check_place(request, self._groups.members(request.group, owner) if request.group else ())
         self._check_quota(owner)
         self.cleanup.make_room(owner)
         try:
@@ -258,7 +258,7 @@ class Service:
             self._store.add(owner, request, job.config.total_steps, name, first_step(run) if request.parent_job else 0)
         fields = {"job": name, "user": owner, "model": request.model, "preset": request.preset}
         log.info("job submitted", extra=fields)
-        self.dispatcher.update_eta()
+        self.dispatcher.hasten_eta()
         return self._reply(name)
 
     def _set_priority(self, request: SetPriority, context: RequestContext) -> JobReply:
@@ -268,7 +268,7 @@ class Service:
         check_priority(request.priority, record.summary.priority, context.is_admin)
         if request.priority != record.summary.priority:
             self._store.update(request.job, priority=request.priority)
-            self.dispatcher.update_eta()
+            self.dispatcher.hasten_eta()
         return self._reply(request.job)
 
     def _pin(self, request: PinJob, context: RequestContext) -> JobReply:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dreamwright.backend.server.jobs.queue_lines import QueueLines
 from dreamwright.backend.server.jobs.scheduling import (
     QueuedJob,
     RoundRobin,
@@ -185,3 +186,39 @@ def test_only_admins_may_raise_priority(priority: int, present: int, is_admin: b
 def test_interrupted_jobs_go_first_in_their_turn() -> None:
     waiting = [QueuedJob("a", "ada", 10, 1), replace(QueuedJob("b", "bob", -10, 2), turn=1)]
     assert names(waiting, RoundRobin(1)) == ["b", "a"]
+
+
+# --- the same order, kept sorted
+
+
+@given(st.data())
+def test_kept_queue_agrees_with_the_sort(data: st.DataObject) -> None:
+    """Through any changes: the first job and the turn of each are those of `sort_queue`."""
+    lines, jobs = QueueLines(), {}
+    turns = RoundRobin()
+    for arrival in range(data.draw(st.integers(1, 25))):
+        what = data.draw(st.sampled_from(["put", "put", "put", "priority", "remove", "start", "turn"]))
+        name = data.draw(st.sampled_from(sorted(jobs))) if jobs else ""
+        if what == "put" or not name:
+            owner = data.draw(st.sampled_from("abc"))
+            jobs[f"j{arrival}"] = QueuedJob(f"j{arrival}", owner, data.draw(st.integers(-2, 2)), arrival)
+            lines.put(jobs[f"j{arrival}"])
+        elif what == "priority":
+            jobs[name] = replace(jobs[name], priority=data.draw(st.integers(-2, 2)))
+            lines.put(jobs[name])
+        elif what == "turn":
+            jobs[name] = replace(jobs[name], turn=data.draw(st.sampled_from([-2, -1, 0, 1, 2, 5])))
+            lines.put(jobs[name])
+        elif what == "remove":
+            del jobs[name]
+            lines.remove(name)
+            lines.remove(name)
+        else:
+            first = lines.first(turns)
+            turns = started(turns, lines.turn_of(first, turns), jobs[first].owner, bool(jobs[first].turn))
+            del jobs[first]
+            lines.remove(first)
+        order = sort_queue(jobs.values(), turns)
+        assert lines.first(turns) == (order[0][1].job if order else "")
+        assert {queued.job: turn for turn, queued in order} == {job: lines.turn_of(job, turns) for job in jobs}
+        assert len(lines) == len(jobs) and {job.job for job in lines} == set(jobs)

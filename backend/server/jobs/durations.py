@@ -7,7 +7,8 @@ import functools
 import heapq
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+import operator
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from dreamwright.shared.messages import JobSummary
@@ -115,11 +116,8 @@ def ready_times(
     """
     orders = list(queue)
     simulated = [
-        _simulate(
-            {device: getattr(time, end) for device, time in busy.items()},
-            [(job, {device: getattr(time, end) for device, time in times.items()}) for job, times in orders],
-        )
-        for end in ("low_s", "high_s")
+        _simulate({device: end(time) for device, time in busy.items()}, orders, end)
+        for end in (operator.attrgetter("low_s"), operator.attrgetter("high_s"))
     ]
     ranges = {}
     for job, _ in orders:
@@ -129,7 +127,11 @@ def ready_times(
     return ranges
 
 
-def _simulate(free_at: Mapping[str, float], queue: Sequence[tuple[str, Mapping[str, float]]]) -> dict[str, float]:
+def _simulate(
+    free_at: Mapping[str, float],
+    queue: Sequence[tuple[str, Mapping[str, TimeRange]]],
+    end: Callable[[TimeRange], float],
+) -> dict[str, float]:
     """Seconds until each job is ready, when the device that is free first takes the next job."""
     heap = sorted((time, device) for device, time in free_at.items())
     ready = {}
@@ -138,6 +140,6 @@ def _simulate(free_at: Mapping[str, float], queue: Sequence[tuple[str, Mapping[s
             ready[job] = math.inf
             continue
         time, device = heapq.heappop(heap)
-        ready[job] = time + times.get(device, math.inf)
+        ready[job] = time + end(times.get(device, UNKNOWN))
         heapq.heappush(heap, (ready[job], device))
     return ready

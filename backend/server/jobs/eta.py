@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dreamwright.shared.job_states import JobState
+from dreamwright.shared.messages import JobSummary
 
 from .durations import TimeRange, duration_key, ready_times
 from .job_store import JobStore
@@ -17,11 +18,22 @@ MIN_CHANGE_SHARE = 0.05  # nor those of a smaller share of the time itself
 def publish_eta(store: JobStore, devices: Sequence[str]) -> None:
     """Update `ready_low_s` and `ready_high_s` of every queued job, seconds from now; -1 where the time is unknown."""
     durations, records = store.durations, store.records.values()
+    keys: dict[tuple[object, ...], str] = {}  # a key needs a look at the model's files, and many jobs have one
+
+    def key_of(job: JobSummary) -> str:
+        kind = (
+            job.model,
+            job.preset,
+            bool(job.mesh),
+            *sorted(f"{name}={value}" for name, value in job.settings.items()),
+        )
+        return keys.get(kind) or keys.setdefault(kind, duration_key(job))
+
     busy = {device: TimeRange(0.0, 0.0) for device in devices}
     for record in records:
         job = record.summary
         if record.state in (JobState.RUNNING, JobState.CANCELLING) and job.device in busy:
-            key = duration_key(job)
+            key = key_of(job)
             if record.state is JobState.CANCELLING:
                 busy[job.device] = durations.rest(key, job.device)
             elif job.eta_s >= 0:
@@ -29,9 +41,13 @@ def publish_eta(store: JobStore, devices: Sequence[str]) -> None:
             else:
                 busy[job.device] = durations.total(key, job.device, job.steps - job.step)
     queue = []
+    totals: dict[tuple[str, int], dict[str, TimeRange]] = {}
     for record in store.waiting():
-        job, key = record.summary, duration_key(record.summary)
-        queue.append((job.job, {device: durations.total(key, device, job.steps - job.step) for device in busy}))
+        job = record.summary
+        key, left = key_of(job), job.steps - job.step
+        if (key, left) not in totals:
+            totals[key, left] = {device: durations.total(key, device, left) for device in busy}
+        queue.append((job.job, totals[key, left]))
     ready = ready_times(busy, queue)
     for record in list(records):
         job, time = record.summary, ready.get(record.summary.job)

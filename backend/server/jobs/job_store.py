@@ -7,6 +7,7 @@ import json
 import logging
 import sqlite3
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -19,6 +20,7 @@ from dreamwright.shared.messages import SubmitJob
 from ...errors import CheckpointError
 from .durations import DurationSample, DurationStats
 from .job_record import COLUMNS, JobListener, JobRecord, NoListener, from_row, new_job_name, new_summary, to_row
+from .queue_lines import QueueLines
 from .retention import MonotonicAge
 from .scheduling import QueuedJob, RoundRobin, before_all, sort_queue, started
 from .schema import DATABASE_FILE as DATABASE_FILE
@@ -27,6 +29,9 @@ from .schema import prepare_database
 log = logging.getLogger(__name__)
 
 WRITE_JOB = f"INSERT OR REPLACE INTO jobs ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"
+SHORT_QUEUE = 500  # jobs whose positions are computed with every change: about a millisecond
+POSITION_SHARE = 0.05  # of a position in a longer queue: smaller changes are not published
+RENUMBER_SHARE = 0.05  # of the server's time that positions of a longer queue may take
 CHANGES_AHEAD = 1_000_000  # progress is numbered in memory only; a restart skips numbers that a crash may have lost
 
 
@@ -52,6 +57,12 @@ class JobStore:
         self.folder, self._wall, self._listener = folder, wall, NoListener() if listener is None else listener
         self.records: dict[str, JobRecord] = {}
         self._tickets: dict[tuple[str, str], str] = {}
+        self._queue = QueueLines()
+        self._open: Counter[str] = Counter()  # jobs that have not ended, by owner
+        self._ended: Counter[str] = Counter()  # ended jobs, by owner
+        self._numbered: set[str] = set()  # jobs with a queue position
+        self._must_renumber, self._renumber_at = False, 0.0
+        self._clock = clock
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(folder / DATABASE_FILE, isolation_level=None)
@@ -120,7 +131,7 @@ class JobStore:
         turn, turns = record.turn, self.turns
         if state is JobState.RUNNING:
             resumed = bool(turn)
-            turn = next(turn for turn, queued in self._order() if queued.job == job)
+            turn = self._queue.turn_of(job, self.turns)
             turns = started(turns, turn, record.owner, resumed)
             fields["attempt"] = record.summary.attempt + 1
         elif state in (JobState.PAUSED, JobState.FAILED):
@@ -171,6 +182,7 @@ class JobStore:
         with self._transaction():
             self._db.execute("DELETE FROM jobs WHERE job=?", (job,))
         self._tickets.pop((record.owner, record.ticket), None)
+        self._count(record, -1)
         del self.records[job]
         self._listener.publish_deletion(record)
         return record
@@ -193,17 +205,27 @@ class JobStore:
         """Queued jobs in the order in which they will be started."""
         return [self.records[queued.job] for _, queued in self._order()]
 
+    @property
+    def queued(self) -> int:
+        """The number of queued jobs."""
+        return len(self._queue)
+
+    def next_waiting(self) -> JobRecord | None:
+        """The queued job that is started next; None when there is none."""
+        job = self._queue.first(self.turns)
+        return self.records[job] if job else None
+
     def waited_s(self, record: JobRecord) -> float:
         """Seconds since a job was submitted, by the clock that stamped it."""
         return max(0.0, self._wall() - record.summary.submitted_at)
 
     def open_jobs(self, owner: str | None = None) -> int:
         """The number of jobs that have not ended, of one owner or of all."""
-        return sum(1 for r in self.records.values() if r.state not in ENDED and owner in (None, r.owner))
+        return self._open.total() if owner is None else self._open[owner]
 
     def ended_jobs(self, owner: str) -> int:
         """The number of ended jobs of one owner."""
-        return sum(1 for r in self.records.values() if r.state in ENDED and r.owner == owner)
+        return self._ended[owner]
 
     def newest(self, owner: str | None, before: int, count: int) -> list[JobRecord]:
         """An owner's jobs (None: everybody's), newest change first, of those changed before `before` (0: all)."""
@@ -215,24 +237,36 @@ class JobStore:
         return sorted(matching, key=lambda record: -record.summary.changed)[:count]
 
     def _queued(self) -> Iterator[QueuedJob]:
-        return (
-            QueuedJob(r.job, r.owner, r.summary.priority, r.arrival, r.turn)
-            for r in self.records.values()
-            if r.state is JobState.QUEUED
-        )
+        return iter(self._queue)
 
     def _order(self) -> list[tuple[int, QueuedJob]]:
-        return sort_queue(self._queued(), self.turns)
+        return sort_queue(self._queue, self.turns)
+
+    def renumber_when_due(self) -> None:
+        """Publish the positions in a long queue that changed much. It takes at most RENUMBER_SHARE of the time."""
+        if not self._must_renumber or self._clock() < self._renumber_at:
+            return
+        started = time.perf_counter()
+        for job in self._renumber():
+            self._listener.publish_progress(self.records[job])
+        self._must_renumber = False
+        self._renumber_at = self._clock() + (time.perf_counter() - started) / RENUMBER_SHARE
 
     def _renumber(self) -> list[str]:
-        """Recompute every queue position; the jobs whose position changed. Positions live in memory only."""
+        """Recompute every queue position; the jobs whose position changed. Positions live in memory only.
+
+        In a long queue those that changed by less than a twentieth stay as they are.
+        """
         positions = {queued.job: position for position, (_, queued) in enumerate(self._order(), start=1)}
+        share = 0.0 if len(positions) <= SHORT_QUEUE else POSITION_SHARE
         moved = []
-        for job, record in self.records.items():
-            position = positions.get(job, 0)
-            if record.summary.queue_position != position:
-                self.records[job] = self._with_fields(job, {"queue_position": position})
-                moved.append(job)
+        for job in (*positions, *(self._numbered - positions.keys())):
+            record, position = self.records.get(job), positions.get(job, 0)
+            if record is None or abs(record.summary.queue_position - position) <= share * position:
+                continue
+            self.records[job] = self._with_fields(job, {"queue_position": position})
+            moved.append(job)
+        self._numbered = set(positions)
         return moved
 
     def _with_fields(self, job: str, fields: dict[str, Any]) -> JobRecord:
@@ -244,18 +278,40 @@ class JobStore:
         return self._changed
 
     def _cache(self, record: JobRecord) -> None:
+        self._count(self.records.get(record.job), -1)
+        self._count(record, 1)
         self.records[record.job] = record
         self._tickets[record.owner, record.ticket] = record.job
+        if record.state is JobState.QUEUED:
+            priority = record.summary.priority
+            self._queue.put(QueuedJob(record.job, record.owner, priority, record.arrival, record.turn))
+        else:
+            self._queue.remove(record.job)
+
+    def _count(self, record: JobRecord | None, change: int) -> None:
+        if record is not None:
+            counter = self._ended if record.state in ENDED else self._open
+            counter[record.owner] += change
 
     def _committed(self, record: JobRecord) -> JobRecord:
         """Cache a committed record and publish it, then the jobs whose queue position it changed."""
         self._cache(record)
-        moved = self._renumber()
+        moved = self._renumber() if len(self._queue) <= SHORT_QUEUE else self._place_last(record)
         self._listener.publish_job(self.records[record.job])
         for job in moved:
             if job != record.job:
                 self._listener.publish_job(self.records[job])
         return self.records[record.job]
+
+    def _place_last(self, record: JobRecord) -> list[str]:
+        """Give a job of a long queue the last position until all are computed anew, and one that left it none."""
+        self._must_renumber = True
+        position = (record.summary.queue_position or len(self._queue)) if record.state is JobState.QUEUED else 0
+        if position:
+            self._numbered.add(record.job)
+        if position != record.summary.queue_position:
+            self.records[record.job] = self._with_fields(record.job, {"queue_position": position})
+        return []
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:

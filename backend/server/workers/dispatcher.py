@@ -7,6 +7,7 @@ A full disk stops nothing: the job waits with a message, and the write is tried 
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -21,7 +22,7 @@ from ..jobs.cleanup import Cleanup
 from ..jobs.durations import duration_key
 from ..jobs.eta import publish_eta
 from ..jobs.job_record import JobRecord, log_context
-from ..jobs.job_store import JobStore, StorageError
+from ..jobs.job_store import SHORT_QUEUE, JobStore, StorageError
 from ..monitoring.counters import Counters
 from ..policy import Policy
 from ..requests import has_vae, job_of
@@ -46,6 +47,7 @@ from .worker_protocol import (
 log = logging.getLogger(__name__)
 
 ETA_INTERVAL_S = 2.0  # between two estimates of when the queued jobs will be ready
+ETA_SHARE = 0.05  # of the server's time that estimates may take, with a long queue
 RETRY_S = 2.0  # before a write that the disk refused is tried again
 CLEANUP_INTERVAL_S = 60.0  # between two searches for expired jobs
 STOPPED = "the server was stopped; the job continues from its checkpoint"
@@ -70,7 +72,7 @@ class Dispatcher:
         self._cleanup, self._policy, self._clock = cleanup, policy, clock
         self._attempts = AttemptTracker(policy, clock)
         self._watched = WatchedJobs(store, publisher.live_meshes, runner)
-        self._drained = DrainedDevices(store.folder)
+        self.drained = DrainedDevices(store.folder)
         self._pausing: set[str] = set()  # running jobs that a user paused; a shutdown must not queue them again
         self._stopping = False
         self._unwritten: list[JobFinished | WorkerExited] = []  # refused by the disk; their jobs still count as running
@@ -97,6 +99,7 @@ class Dispatcher:
             self._cleanup.remove_expired()
             self._attempts.keep_only(self._store.records)
         self._watched.step()
+        self._store.renumber_when_due()
         self._publisher.flush()
 
     def recover(self) -> None:
@@ -125,8 +128,15 @@ class Dispatcher:
 
     def update_eta(self) -> None:
         """Estimate when the queued jobs will be ready."""
-        self._eta_at = self._clock() + ETA_INTERVAL_S
-        publish_eta(self._store, tuple(name for name in self._runner.devices if name not in self._drained))
+        started = time.perf_counter()
+        publish_eta(self._store, tuple(name for name in self._runner.devices if name not in self.drained))
+        took_s = time.perf_counter() - started
+        self._eta_at = self._clock() + max(ETA_INTERVAL_S, took_s / ETA_SHARE)
+
+    def hasten_eta(self) -> None:
+        """Estimate at once where the queue is short, else in a step soon: it takes time for each queued job."""
+        if self._store.queued <= SHORT_QUEUE:
+            self.update_eta()
 
     # --- commands of users; all raise StorageError
 
@@ -157,19 +167,6 @@ class Dispatcher:
         self._transition(job, JobState.QUEUED, 0, message="", cause="", resumable=False)
         self._attempts.forget(job)
 
-    def move_first(self, job: str) -> None:
-        """Start a queued job before all others."""
-        self._store.move_first(job)
-
-    def drain(self, device: str, draining: bool) -> None:
-        """Start no more jobs on a device, or start them again."""
-        self._drained.set(device, draining)
-        self.update_eta()
-
-    def is_drained(self, device: str) -> bool:
-        """Whether no more jobs are started on a device."""
-        return device in self._drained
-
     def can_resume(self, record: JobRecord) -> bool:
         """Whether a failed job still has a checkpoint."""
         return record.summary.resumable and self._has_checkpoint(record.job)
@@ -196,13 +193,12 @@ class Dispatcher:
     # --- assignment
 
     def _assign(self) -> None:
-        waiting = self._store.waiting()
-        for device in self._runner.idle_devices() if waiting else []:
-            if not waiting:
-                return
-            if device in self._drained:
+        for device in self._runner.idle_devices() if self._store.queued else []:
+            if device in self.drained:
                 continue
-            record = waiting.pop(0)
+            record = self._store.next_waiting()
+            if record is None:
+                return
             job, folder = record.job, self._store.job_folder(record.job)
             try:
                 raise_fence(folder, record.summary.attempt + 1)
