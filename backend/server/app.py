@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+import socket
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -77,7 +78,13 @@ def build_service(
     cleanup = Cleanup(store, policy)
     dispatcher = Dispatcher(store, publisher, counters, runner, cleanup, policy, clock)
     reporter = StatusReporter(
-        store, counters, lambda: runner.devices, welcome.software, dispatcher.step_rate, clock, dispatcher.is_drained
+        store,
+        counters,
+        lambda: runner.devices,
+        welcome.software,
+        dispatcher.step_rate,
+        clock,
+        lambda device: device in dispatcher.drained,
     )
     uploads = Uploads(store.folder, policy, clock)
     dispatcher.recover()
@@ -184,7 +191,7 @@ class Server:
             self._user_named,
             lambda name: self.audit.note(name, "", "web sign in"),
         )
-        self.web = WebFront(address, gateway, self._poller, state / "logs")
+        self.web = WebFront(address, gateway, self._wait_for, state / "logs")
         return self.web.url
 
     def use_policy(self, policy: Policy) -> None:
@@ -310,6 +317,13 @@ class Server:
         if isinstance(reply, Welcome):
             reply = replace(reply, epoch=reply.epoch + identity.epoch_suffix())
         return reply
+
+    def _wait_for(self, connection: socket.socket, at_all: bool, to_send: bool) -> None:
+        """Wake `step` when something arrives on the connection, and when there is room to send."""
+        if at_all:
+            self._poller.register(connection, zmq.POLLIN | (zmq.POLLOUT if to_send else 0))
+        else:
+            self._poller.unregister(connection)
 
     def _user_named(self, name: str) -> User | None:
         """The user of the web page with this name, as they are now; without keys there is only one."""

@@ -30,17 +30,17 @@ class OperatorRequests:
         check_operator(context)
         if record.state is not JobState.QUEUED:
             raise RequestError("not-now", f"the job is {record.state.value}; only queued ones can be moved")
-        self._dispatcher.move_first(record.job)
-        return JobReply(self._store.records[record.job].summary)
+        return JobReply(self._store.move_first(record.job).summary)
 
     def drain(self, request: DrainDevice, context: RequestContext) -> Done:
         """Start no more jobs on a device, or start them again. A drained device that is gone can be used again."""
         check_operator(context)
         devices, device = self._devices(), request.device
-        if device not in devices and (request.draining or not self._dispatcher.is_drained(device)):
+        if device not in devices and (request.draining or device not in self._dispatcher.drained):
             known = ", ".join(devices) or "none now"
             raise RequestError("bad-input", f"there is no device {device!r}; this server has {known}")
-        self._dispatcher.drain(device, request.draining)
+        self._dispatcher.drained.set(device, request.draining)
+        self._dispatcher.update_eta()
         return Done()
 
     def free_disk(self, request: FreeDisk, context: RequestContext) -> DiskFreed:

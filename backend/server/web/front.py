@@ -16,8 +16,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import zmq
-
 from ...errors import ConfigError
 from ...io.child_process import close_stdin, start_child
 from .address import WebAddress, open_listener
@@ -27,6 +25,7 @@ log = logging.getLogger(__name__)
 
 MODULE = "dreamwright.backend.server.web.process"
 LONGEST_BACKOFF_S = 60.0  # before a web process that ends at once is started again; 1 s at first, doubling
+WaitFor = Callable[[socket.socket, bool, bool], None]  # (connection, for anything at all, also for room to send)
 STEADY_S = 60.0  # after which a web process that ends counts as the first to end
 
 
@@ -40,22 +39,23 @@ def check_web_packages() -> None:
 
 
 class WebFront:
-    """The web process of a server. Call `step` in the server's loop, whose poller it keeps up to date.
+    """The web process of a server. Call `step` in the server's loop.
 
-    Raises ConfigError for an address that cannot be used.
+    `wait_for` is told the connections that the loop waits for, and whether also for room to send. Raises ConfigError
+    for an address that cannot be used.
     """
 
     def __init__(
         self,
         address: WebAddress,
         gateway: WebGateway,
-        poller: zmq.Poller,
+        wait_for: WaitFor,
         log_folder: Path,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         check_web_packages()
         self.gateway = gateway
-        self._address, self._poller, self._log_folder, self._clock = address, poller, log_folder, clock
+        self._address, self._wait_for, self._log_folder, self._clock = address, wait_for, log_folder, clock
         self._listener = open_listener(address)
         self.url = address.url(self._listener.getsockname()[1])
         self._process: subprocess.Popen[bytes] | None = None
@@ -72,8 +72,7 @@ class WebFront:
         if not self.gateway.step():
             self._end_process()
             return
-        wanted = zmq.POLLIN | (zmq.POLLOUT if self.gateway.has_unsent else 0)
-        self._poller.register(self._connection, wanted)
+        self._wait_for(self._connection, True, self.gateway.has_unsent)
 
     def close(self) -> None:
         """End the web process and release the port."""
@@ -103,7 +102,7 @@ class WebFront:
             its.close()
         self._connection, self._started = own, self._clock()
         self.gateway.connect(own)
-        self._poller.register(own, zmq.POLLIN)
+        self._wait_for(own, True, False)
         log.info("web process started", extra={"worker": self._process.pid})
 
     def _end_process(self) -> None:
@@ -120,7 +119,7 @@ class WebFront:
     def _stop(self, grace_s: float) -> int | None:
         """Close the channel, which ends the process, and kill it if it has not ended after the grace."""
         if self._connection is not None:
-            self._poller.unregister(self._connection)
+            self._wait_for(self._connection, False, False)
             self._connection = None
         self.gateway.disconnect()
         process, self._process = self._process, None

@@ -299,7 +299,9 @@ function leave(text) {
   showJobs();
   for (const id of ["devices", "users", "models"]) by(id).tBodies[0].replaceChildren();
   by("main").hidden = by("sign-out").hidden = true;
-  setText(by("who"), "");
+  for (const id of ["who", "news", "question-text", "disk-text", "jobs-summary"]) setText(by(id), "");
+  by("news").classList.add("unseen");
+  if (by("question").open) by("question").close("no");
   const link = element("a", "", "Sign in");
   link.href = "/sign-in";
   by("connection").replaceChildren(`Signed out: ${text} `, link);
