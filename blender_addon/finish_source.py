@@ -12,6 +12,19 @@ from . import compat
 from .wording import say
 
 
+def _as_it_looks(context: Any, source: Any) -> Any:
+    """An object with the evaluated mesh of another: Blender's exporter writes a mesh with shape keys in its basis."""
+    depsgraph = context.evaluated_depsgraph_get()
+    data = bpy.data.meshes.new_from_object(
+        source.evaluated_get(depsgraph), preserve_all_data_layers=True, depsgraph=depsgraph
+    )
+    made = bpy.data.objects.new(source.name, data)
+    made.matrix_world = source.matrix_world
+    context.scene.collection.objects.link(made)
+    context.view_layer.update()
+    return made
+
+
 def write_source(context: Any, source: Any, path: Path) -> dict[str, Any]:
     """Write the object alone, in world coordinates; what the import needs to know of it. Raises ValueError, OSError."""
     evaluated = source.evaluated_get(context.evaluated_depsgraph_get())
@@ -23,11 +36,12 @@ def write_source(context: Any, source: Any, path: Path) -> dict[str, Any]:
         evaluated.to_mesh_clear()
     layer = context.view_layer
     selected, active = list(context.selected_objects), layer.objects.active
+    written = _as_it_looks(context, source) if source.data.shape_keys is not None else source
     try:
         for one in selected:
             one.select_set(False)
-        source.select_set(True)
-        layer.objects.active = source
+        written.select_set(True)
+        layer.objects.active = written
         with compat.numpy_bool():
             bpy.ops.export_scene.gltf(
                 filepath=str(path), export_format="GLB", use_selection=True, export_apply=True,
@@ -43,4 +57,6 @@ def write_source(context: Any, source: Any, path: Path) -> dict[str, Any]:
         for one in selected:
             one.select_set(True)
         layer.objects.active = active
+        if written != source:
+            bpy.data.meshes.remove(written.data)  # and the object with it
     return {"location": list(source.matrix_world.translation), "object": source.name}
