@@ -18,7 +18,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import bpy
+import bpy  # isort: skip
+import addon_utils  # isort: skip  (importable only after bpy)
 
 MOMENT = 0.01  # between two events, so that Blender handles the first and draws
 PATIENCE = float(os.environ.get("DREAMWRIGHT_TEST_PATIENCE", "1"))  # how many times slower than usual the machine is
@@ -207,11 +208,33 @@ def open_tab() -> Iterator[float]:
     raise LookupError("no tab of the sidebar shows the add-on's panels")
 
 
+def unfold(*names: str) -> None:
+    """Have panels of the add-on open that begin closed: "list_operators.DREAMWRIGHT_PT_list"; before the tab opens."""
+    module = os.environ["DREAMWRIGHT_TEST_ADDON"]
+    addon_utils.disable(module)
+    for name in names:
+        found = getattr(addon(name.split(".")[0]), name.split(".")[1])
+        found.bl_options = set(getattr(found, "bl_options", set())) - {"DEFAULT_CLOSED"}
+    addon_utils.enable(module)
+
+
 def open_connected_tab() -> Iterator[float]:
     """Open the add-on's tab and wait until the server of the test has answered."""
     yield from redrawn()
     yield from open_tab()
     yield from until(lambda: session().is_online and session().capabilities is not None, "the connection")
+
+
+def split_view(share: float) -> Iterator[float]:
+    """Cut the 3D view in two; the left part gets that share of its width."""
+    with bpy.context.temp_override(area=area_of("VIEW_3D"), region=region_of(VIEW)):
+        bpy.ops.screen.area_split(direction="VERTICAL", factor=share)
+    yield from redrawn()  # the parts have their places only then
+
+
+def leftmost(kind: str) -> Any:
+    """The leftmost editor of a kind."""
+    return min((area for _, area in editors(kind)), key=lambda area: area.x)
 
 
 def delete_cube() -> Iterator[float]:
