@@ -10,6 +10,7 @@ import pytest
 from dreamwright.backend.server.jobs import eta, job_store
 from dreamwright.backend.server.jobs.job_store import POSITION_SHARE
 from dreamwright.backend.server.policy import Policy
+from dreamwright.backend.server.workers import dispatcher
 from dreamwright.shared.job_states import ENDED
 from dreamwright.shared.messages import CancelJob, SetPriority
 from tests.testing.in_memory_server import InMemoryServer
@@ -61,3 +62,15 @@ def test_one_look_at_the_models_files_serves_all_jobs_of_a_kind(
     monkeypatch.setattr(eta, "duration_key", lambda job: asked.append(job.job) or real(job))
     server.service.dispatcher.update_eta()
     assert len(asked) == 2
+
+
+def test_many_idle_devices_get_their_jobs_over_several_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each assignment is written to the disk, and requests wait meanwhile."""
+    monkeypatch.setattr(dispatcher, "ASSIGN_S", 0.0)
+    server = InMemoryServer(tmp_path / "state", tuple(f"node/{number}" for number in range(10)), POLICY)
+    jobs = [server.submit() for _ in range(12)]
+    begun = []
+    for _ in range(4):
+        server.step()
+        begun.append(len(server.runner.given))
+    assert begun == [4, 8, 10, 10] and server.runner.given == jobs[:10]

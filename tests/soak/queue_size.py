@@ -64,11 +64,13 @@ class Simulation:
 
     def run(self, rounds: int) -> None:
         server = self.server
-        self.time("first step: all devices get a job", server.step)
+        while server.runner.free:
+            self.time("step of the start, in which devices get their first jobs", server.step)
         for _ in range(rounds):
             user = f"user{self.rng.randrange(self.users)}"
             server.now += 0.01
             self.time("step without an event", server.step)
+            self.time("which job is next", server.store.next_waiting)
             reply = self.time("submit", server.request, self.request(), user)
             self.time("cancel", server.request, CancelJob(reply.job.job), user)
             device = self.rng.choice(sorted(server.runner.at_work))

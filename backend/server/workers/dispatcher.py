@@ -48,6 +48,7 @@ log = logging.getLogger(__name__)
 
 ETA_INTERVAL_S = 2.0  # between two estimates of when the queued jobs will be ready
 ETA_SHARE = 0.05  # of the server's time that estimates may take, with a long queue
+ASSIGNED_AT_ONCE, ASSIGN_S = 4, 0.05  # attempts that one step begins in any case, and time for more
 RETRY_S = 2.0  # before a write that the disk refused is tried again
 CLEANUP_INTERVAL_S = 60.0  # between two searches for expired jobs
 STOPPED = "the server was stopped; the job continues from its checkpoint"
@@ -193,9 +194,13 @@ class Dispatcher:
     # --- assignment
 
     def _assign(self) -> None:
+        end, begun = time.perf_counter() + ASSIGN_S, 0
         for device in self._runner.idle_devices() if self._store.queued else []:
             if device in self.drained:
                 continue
+            if begun >= ASSIGNED_AT_ONCE and time.perf_counter() > end:
+                return  # the rest in the next step: each is written to the disk, for which requests wait
+            begun += 1
             record = self._store.next_waiting()
             if record is None:
                 return
