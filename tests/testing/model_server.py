@@ -32,6 +32,7 @@ def model_server(
     with monkeypatch.context() as patch:
         for name in VARIABLES:
             patch.setenv(name, env[name])
+        patch.setenv("HF_HUB_DOWNLOAD_TIMEOUT", "3600")  # else the hub's client tries again after 10 s without a byte
         for name in ("HF_TOKEN", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
             patch.delenv(name, raising=False)
         with server_process(tmp_path / "server") as server:
