@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import re
+import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -172,6 +173,19 @@ def test_checkpoint_of_other_settings_is_ignored(started: Path, model: Path, ref
     raise_fence(started, 2)
     worker = RecordingWorker()
     worker.run(replace(work, prompt="a blue mushroom"))
+    assert worker.steps()[0] == 1 and "began anew" in worker.ended.message
+
+
+def test_checkpoint_of_a_model_with_other_contents_is_ignored(model: Path, tmp_path: Path) -> None:
+    """The model's folder and name are the same; a checkpoint belongs to the bytes that it was made with."""
+    own, folder = Path(shutil.copytree(model, tmp_path / "model")), tmp_path / "job"
+    folder.mkdir()
+    first = RecordingWorker()
+    first.stop_at = 5
+    assert run_attempt(own, folder, 1, first).ended.how == "paused"
+    index = own / "model_index.json"
+    index.write_text(index.read_text() + "\n")
+    worker = run_attempt(own, folder, 2)
     assert worker.steps()[0] == 1 and "began anew" in worker.ended.message
 
 
