@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.soak import cut_downloads, slow_subscribers
+from tests.soak import cut_downloads, slow_subscribers, web_pages
 from tests.soak.fifty_clients import PROCESSES, Soak
 from tests.soak.journal_checks import check_growth, check_jobs
 
@@ -87,3 +87,10 @@ def test_growth_check_ignores_noise() -> None:
     # A sawtooth of 0 to 2 MB (deviation 0.82) on 240 samples over 0.67 h: the slope's standard error is
     # 0.82 sqrt(12 / 240) / 0.67 = 0.27 MB an hour; five of them.
     assert figures["server rss_mb"]["slope per hour in the last two thirds"] == pytest.approx(36.0, abs=1.5)
+
+
+@pytest.mark.slow
+def test_many_pages_are_open_or_refused_in_one_sentence(tmp_path: Path) -> None:
+    figures, faults = web_pages.soak(tmp_path, 20, 3, 1.0)
+    assert faults == []
+    assert figures["pages"]["by"] == ["503: 6 pages of your session are open already; close some, then reload"]
