@@ -100,5 +100,6 @@ def test_metrics_exist() -> None:
     source = (ROOT / "backend" / "server" / "monitoring" / "metrics.py").read_text(encoding="utf-8")
     text = (ROOT / "docs" / "operator" / "operations.md").read_text(encoding="utf-8")
     text += (ROOT / "docs" / "operator" / "examples" / "dreamwright_alerts.yml").read_text(encoding="utf-8")
-    names = set(re.findall(r"dreamwright_([a-z_]+?)(?:_total|_info)?\b(?!\.yml|\.json)", text)) - {"alerts", "dashboard"}
+    found = re.findall(r"dreamwright_([a-z_]+?)(?:_total|_info)?\b(?!\.yml|\.json)", text)
+    names = set(found) - {"alerts", "dashboard"}
     assert names and not {name for name in names if f'"{name}"' not in source and f'"dreamwright_{name}"' not in source}
