@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from dreamwright.shared.errors import ProtocolError
+from tests.blender.test_generate_in_window import reddish, seen
 from tests.testing.addon_session import addon_module
 from tests.testing.blender_reports import report_of, run_at_window
 from tests.testing.blenders import Blender, blenders, display, run_script
@@ -138,15 +138,9 @@ def test_the_prop_goes_when_there_is_nothing_to_import(
 # --- in a window
 
 
-def seen(path: Path) -> np.ndarray:
-    with Image.open(path) as picture:
-        return np.asarray(picture.convert("RGB"), np.int16)
-
-
-def reddish(pixels: np.ndarray) -> int:
-    """How many pixels are the fake server's red, in whatever light."""
-    red, green, blue = pixels.transpose(2, 0, 1)
-    return int(((red > 60) & (red > 2 * green) & (red > 2 * blue)).sum())
+def reds(path: Path) -> int:
+    """How many pixels of a screenshot are the fake server's red."""
+    return int(reddish(seen(path)).sum())
 
 
 @pytest.mark.slow
@@ -165,7 +159,7 @@ def test_a_prop_grows_in_the_3d_views_of_a_window(built: Built, serve: Callable[
     assert np.allclose(report["place"], [1.5, -1.0, 0.25], atol=1e-6)
     assert report["handler was there"] and not report["drawn after loading a file"]
     names = ("before", "early", "late", "local", "two-views", "off", "imported")
-    red = {name: reddish(seen(folder / f"{place}-{name}.png")) for place, name in enumerate(names, 1)}
+    red = {name: reds(folder / f"{place}-{name}.png") for place, name in enumerate(names, 1)}
     # 20 % and 60 % of the steps: 0.6 and 0.8 of the height.
     assert red["early"] > red["before"] + 1000 and red["late"] > 1.3 * red["early"], red
     assert red["local"] > 0.7 * red["late"] and red["two-views"] > red["before"] + 1000, red

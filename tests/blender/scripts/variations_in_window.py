@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -32,6 +34,8 @@ from ui_driver import (
 
 finish: Callable[[int], None]  # given by run_installed.py
 
+PROMPT = json.loads(os.environ.get("PROMPTS", '["a red mushroom"]'))[0]
+SETTINGS, PATIENCE_S = os.environ.get("SETTINGS", "{}"), float(os.environ.get("PATIENCE_S", "120"))
 EDGE = 0.78  # of the sidebar's width, where a row's last small button is
 
 
@@ -56,7 +60,7 @@ def work() -> Iterator[float]:
     """From the number beside the button to a single job."""
     yield from delete_cube()
     yield from open_connected_tab()
-    panel().prompt = "a red mushroom"
+    panel().prompt, panel().settings_text = PROMPT, SETTINGS
     panel().variations = 4
     report["typed"] = panel().variations
     yield from point(center(VIEW))
@@ -65,7 +69,7 @@ def work() -> Iterator[float]:
     report["jobs"] = len(session().jobs)
     yield from click("dreamwright.show_contact_sheet", upwards=True, across=EDGE)
     yield from until(shows_sheet, "an Image Editor with the contact sheet")
-    yield from until(lambda: all(job.state == "succeeded" for job in members()), "their end", 120)
+    yield from until(lambda: all(job.state == "succeeded" for job in members()), "their end", PATIENCE_S)
     newest = session().newest_previews
     yield from until(lambda: len(newest.tiles) == 4 and not newest.is_busy, "the thumbnails")
     yield from until(lambda: addon("thumbnails").count() == 4, "their icons")
