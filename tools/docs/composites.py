@@ -33,8 +33,8 @@ OUTLINE = (  # (radius, z) of the mushroom's profile
 )  # fmt: skip
 
 
-def side_by_side(paths: Sequence[Path], out: Path) -> None:
-    """Images of one height, joined from left to right, as a JPEG."""
+def side_by_side(paths: Sequence[Path], out: Path, width: int | None = None) -> None:
+    """Images of one height, joined from left to right, as a JPEG; scaled to a width in pixels if one is given."""
     images = []
     for path in paths:
         with Image.open(path) as opened:
@@ -44,6 +44,8 @@ def side_by_side(paths: Sequence[Path], out: Path) -> None:
     for image in images:
         joined.paste(image, (left, 0))
         left += image.width
+    if width is not None:
+        joined = joined.resize((width, round(joined.height * width / joined.width)), Image.Resampling.LANCZOS)
     joined.save(out, quality=JPEG_QUALITY, optimize=True)
 
 

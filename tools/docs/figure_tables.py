@@ -235,6 +235,28 @@ def image_text_table(folders: Folders) -> str:
     return _table(["model", "caption", "prop", "color", "prop of untextured images"], rows)
 
 
+def scene_table(folders: Folders) -> str:
+    """Error of the albedo that the renders of the scene show, by prop and lighting."""
+    record = _read(folders["scene"] / "out" / "relighting.json")
+    by_place = {(one["prop"], one["lighting"], one["bounces"]): one for one in record["errors"]}
+    lightings, most = ("sun", "lamp", "sky"), max(bounces for _, _, bounces in by_place)
+    direct = {one["prop"]: one["p95"] for one in record["spreads"] if one["bounces"] == 0}
+
+    def pair(error: dict[str, Any]) -> str:
+        values = (error["mean_error"], error["p95_error"])
+        return "—" if None in values else ", ".join(_percent(value, 2) for value in values)
+
+    rows = []
+    for prop in record["props"]:
+        name = prop["name"]
+        cells = [pair(by_place[name, lighting, 0]) for lighting in lightings]
+        spread = "—" if direct[name] is None else _percent(direct[name], 2)
+        bounced = [pair(by_place[name, lighting, most]) for lighting in lightings]
+        rows.append([name, f"{prop['height_m']:.2f}", *cells, spread, *bounced])
+    head = ["prop", "height, m", *lightings, "between lightings", *(f"{one}, {most} bounces" for one in lightings)]
+    return _table(head, rows)
+
+
 def first_prop_moment(name: str) -> Callable[[Folders], str]:
     """The step at which a screenshot of the preview was taken."""
 
@@ -269,5 +291,6 @@ FIGURES: tuple[Figures, ...] = (
         Figures(f"first-prop-{name}", "docs/user/first-prop.md", ("first-prop",), first_prop_moment(name))
         for name in FIRST_PROP[4:7]
     ),
+    Figures("scene-albedo", "docs/user/relighting.md", ("scene",), scene_table),
     Figures("first-prop-seconds", "docs/user/first-prop.md", ("first-prop",), first_prop_seconds),
 )

@@ -124,6 +124,10 @@ def _under_two_lights(work: Path) -> None:
     side_by_side([work / "out" / "sun.png", work / "out" / "lamp.png"], work / "relit.jpg")
 
 
+def _three_lightings(work: Path) -> None:
+    side_by_side([work / "out" / f"{name}.png" for name in ("sun", "lamp", "sky")], work / "scene.jpg", 1920)
+
+
 def _quality(steps: int, tiny_steps: int) -> Step:
     """The classifier's view of ancestral samples."""
     folder = f"{steps}-steps"
@@ -174,6 +178,23 @@ RECIPES: tuple[Recipe, ...] = (
         code=(*BLENDER, "backend/cli/demo.py", "backend/cli/demo_scene.py"),
         pictures=(Picture("relit.jpg", "relit.jpg", ("docs/user/blender.md",)),),
         compose=_under_two_lights,
+    ),
+    Recipe(
+        "scene",
+        (
+            Step(
+                ("dreamwright", "demo", "--scene", "--out", f"{WORK}/out"),
+                "out",
+                tiny=("--size", "96", "--samples", "2", *SMALL_RUNS),
+                continues=True,
+            ),
+        ),
+        15,
+        presets=("draft",),
+        weights=(STARTER,),
+        code=(*GENERATION, "backend/library", "backend/relighting", "blender_addon/datablocks"),
+        pictures=(Picture("scene.jpg", "scene.jpg", ("README.md", "docs/user/relighting.md")),),
+        compose=_three_lightings,
     ),
     _evaluation(
         "draft",
