@@ -144,7 +144,7 @@ class Server:
             raise
         self.server_key = None if pair is None else pair.public
         self.access = AccessControl(self._authenticator)
-        self.limiter = ConnectionLimiter(int(self.address.rpartition(":")[2]), time.monotonic)
+        self.limiter = ConnectionLimiter(lambda: self.connections.living, time.monotonic)
         welcome = Welcome(f"dreamwright {__version__}", secrets.token_hex(8))
         self.service = build_service(
             welcome, policy, self.store, self.publisher, self.counters, self.runner, audit=self.audit
@@ -266,8 +266,8 @@ class Server:
         except zmq.ZMQError:
             return  # not from a TCP connection
         self.limiter.message_completed(descriptor)
-        user = LOCAL if self._authenticator is None else self._authenticator.name_of(frame)
-        self.connections.message(descriptor, user)
+        authenticator = self._authenticator
+        self.connections.message(descriptor, lambda: LOCAL if authenticator is None else authenticator.name_of(frame))
 
     def _admit(self, user: str) -> bool:
         """Whether a user may have one more connection."""

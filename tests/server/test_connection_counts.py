@@ -98,15 +98,15 @@ def test_a_descriptor_that_is_used_again_has_its_new_user() -> None:
             assert router.poll(10_000)
             descriptor = router.recv_multipart(copy=False)[1].get(zmq.SRCFD)
             counts.step()
-            counts.message(descriptor, user)
-            counts.message(descriptor, user)
+            counts.message(descriptor, lambda user=user: user)
+            counts.message(descriptor, lambda: "nobody else")
             assert (counts.of(user), counts.total) == (1, 1)
             dealer.close(0)
             end = time.monotonic() + 10
             while counts.total and time.monotonic() < end:
                 counts.step()
             assert (counts.of(user), counts.total) == (0, 0)
-        counts.message(99, "anna")
+        counts.message(99, lambda: "anna")
         assert counts.of("anna") == 0, "no connection of this socket"
     finally:
         counts.close()

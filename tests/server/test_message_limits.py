@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import msgpack
@@ -141,8 +143,11 @@ class Port:
     def __init__(self) -> None:
         self.now = 0.0
         self.listener = socket.create_server(("127.0.0.1", 0))
-        self.connection_limiter = ConnectionLimiter(self.listener.getsockname()[1], lambda: self.now, 100_000, 250_000)
         self.pairs: list[tuple[socket.socket, socket.socket]] = []
+        self.connection_limiter = ConnectionLimiter(self.living, lambda: self.now, 100_000, 250_000)
+
+    def living(self) -> dict[int, int]:
+        return {pair[1].fileno(): number for number, pair in enumerate(self.pairs)}
 
     def call(self) -> tuple[socket.socket, socket.socket]:
         """(caller's end, our end)."""
@@ -207,14 +212,18 @@ def test_unfinished_messages_share_one_limit(port: Port) -> None:
 
 
 @linux_only
-def test_limiter_ignores_other_ports(port: Port) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as other, socket.create_connection(other.getsockname()) as near:
-        far = other.accept()[0]
-        port.pass_on((near, far), 300_000)
-        assert port.look() == 0
-        near.sendall(b"x")
-        assert far.recv(1) == b"x"
-        far.close()
+def test_limiter_survives_descriptors_that_are_closed_or_no_sockets(port: Port, tmp_path: Path) -> None:
+    pair, gone = port.call(), port.call()
+    port.pass_on(pair, 1000)
+    with (tmp_path / "file").open("w") as file:
+        descriptor = gone[1].detach()
+        os.close(descriptor)
+        limiter = ConnectionLimiter(
+            lambda: {pair[1].fileno(): 1, descriptor: 2, file.fileno(): 3, 10**6: 4}, lambda: port.now, 500, 10_000
+        )
+        port.now += 1.0
+        assert limiter.enforce() == 1, "the one that is a connection"
+        file.write("still open")
 
 
 @linux_only

@@ -69,15 +69,15 @@ def test_a_peer_that_is_gone_is_reported(sockets: tuple[RouterSocket, zmq.Socket
 def test_the_limiter_is_off_where_the_kernel_does_not_count(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """As on macOS and Windows: no file of /proc is read, nothing is disconnected, and the log says so once."""
+    """As on macOS and Windows: no connection is looked at, nothing is disconnected, and the log says so once."""
 
     def forbidden(*_: object) -> None:
         raise AssertionError("the system call was made")
 
-    monkeypatch.setattr(connection_limiter.os, "listdir", forbidden)
+    monkeypatch.setattr(connection_limiter.socket, "socket", forbidden)
     now = 0.0
     with caplog.at_level("INFO"):
-        limiter = ConnectionLimiter(1, lambda: now, supported=False)
+        limiter = ConnectionLimiter(lambda: {5: 1}, lambda: now, supported=False)
         for _ in range(5):
             now += 1.0
             limiter.message_completed(5)

@@ -28,6 +28,7 @@ from .counters import Counters, Histogram
 
 # A connection without a request for longer counts as gone.
 PRESENT_S = 3 * limits.HEARTBEAT_S * limits.HEARTBEAT_LIVENESS
+PRUNE_INTERVAL_S = 5.0  # between two searches for connections that are gone
 DISK_INTERVAL_S = 10.0  # between two measurements of the disk
 STATE_ORDER = (JobState.RUNNING, JobState.CANCELLING, JobState.QUEUED, JobState.PAUSED)
 RUNNING_STATES = (JobState.RUNNING, JobState.CANCELLING)
@@ -87,7 +88,7 @@ class StatusReporter:
         self._is_drained = is_drained
         self._store, self._counters, self._devices, self._software = store, counters, devices, software
         self._step_rate, self._clock = step_rate, clock
-        self._started = clock()
+        self._started = self._prune_at = clock()
         self._last_seen: dict[bytes, tuple[str, float]] = {}  # (user, time) by connection
         self._user_seen: dict[str, float] = {}  # time by user
         self._disk, self._disk_at = DiskUsage(), float("-inf")
@@ -96,7 +97,8 @@ class StatusReporter:
         """A request of a connection arrived."""
         now = self._clock()
         self._last_seen[route], self._user_seen[owner] = (owner, now), now
-        if len(self._last_seen) > 2 * limits.JOBS_LISTED:
+        if now >= self._prune_at:
+            self._prune_at = now + PRUNE_INTERVAL_S
             self._connections()
 
     def status(self, owner: str, is_admin: bool, is_open: bool, is_closing: bool) -> ServerStatus:

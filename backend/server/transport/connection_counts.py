@@ -31,7 +31,8 @@ class ConnectionCounts:
 
     def __init__(self, socket: zmq.Socket[bytes], clock: Callable[[], float]) -> None:
         self._socket, self._clock = socket, clock
-        self._living: set[int] = set()  # file descriptors
+        self.living: dict[int, int] = {}  # number of the connection, which no other has had, by file descriptor
+        self._accepted = 0
         self._silent: dict[int, float] = {}  # when it was accepted, by descriptor, until the first message
         self._user: dict[int, str] = {}  # by descriptor
         self._count: dict[str, int] = {}  # descriptors by user
@@ -44,7 +45,7 @@ class ConnectionCounts:
     @property
     def total(self) -> int:
         """All connections, those that have not finished their handshake included."""
-        return len(self._living)
+        return len(self.living)
 
     def of(self, user: str) -> int:
         """The connections of a user, with those that were admitted and have not sent a message yet."""
@@ -64,11 +65,11 @@ class ConnectionCounts:
             log.warning("connections not admitted", extra={"user": user, **numbers, "advice": advice})
         return False
 
-    def message(self, descriptor: int, user: str) -> None:
-        """A message of a user arrived over a connection."""
-        if self._user.get(descriptor) == user or descriptor not in self._living:
+    def message(self, descriptor: int, name: Callable[[], str]) -> None:
+        """A message arrived over a connection; `name` tells its user, and is asked for the first message only."""
+        if descriptor in self._user or descriptor not in self.living:
             return
-        self._forget_user(descriptor)
+        user = name()
         self._silent.pop(descriptor, None)
         self._user[descriptor] = user
         self._count[user] = self._count.get(user, 0) + 1
@@ -107,10 +108,11 @@ class ConnectionCounts:
     def _follow(self, event: int, descriptor: int) -> None:
         if event == zmq.EVENT_ACCEPTED:
             self._forget_user(descriptor)  # the descriptor of a connection whose end was not seen
-            self._living.add(descriptor)
+            self._accepted += 1
+            self.living[descriptor] = self._accepted
             self._silent[descriptor] = self._clock()
         else:
-            self._living.discard(descriptor)
+            self.living.pop(descriptor, None)
             self._silent.pop(descriptor, None)
             self._forget_user(descriptor)
 
