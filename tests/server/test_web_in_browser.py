@@ -195,3 +195,33 @@ def test_a_killed_server_is_said_and_what_was_shown_stays(browser: Any, tmp_path
         web.server.process.kill()
         page.get_by_role("status").get_by_text("does not answer").wait_for()
         assert page.get_by_role("listitem", name="a blue chair").is_visible()
+
+
+def test_an_admin_moves_a_job_and_drains_a_device(browser: Any, web: WebServer) -> None:
+    web.submit("bob", "moves-0", prompt="a red mushroom")
+    first, last = (
+        web.submit("bob", "moves-1", prompt="a red mushroom"),
+        web.submit("bob", "moves-2", prompt="a yellow torus"),
+    )
+    watched = sign_in(browser, web, "eve")
+    page = watched.page
+    device = page.get_by_role("table", name="Devices").get_by_role("row", name="cpu")
+    device.wait_for()
+    tab_to(page, "Drain: cpu")
+    page.keyboard.press("Enter")
+    device.get_by_role("button", name="Use again: cpu").wait_for()
+    page.get_by_role("status").get_by_text("cpu takes no more jobs.").wait_for()
+    eve = web.signed_in("eve")
+    with eve.events() as events:
+        snapshot = next(events)[1]
+    for job in snapshot["jobs"]:  # what runs ends, and nothing starts in its place
+        if job["state"] == "running":
+            eve.act(action="pause", job=job["job"])
+    device.get_by_role("cell", name="drained").wait_for()
+    moved = page.locator(f"[data-job='{last}']")
+    moved.get_by_role("button", name="Move to front: a yellow torus").click()
+    moved.get_by_text("Place 1 in the queue").wait_for()
+    assert page.locator(f"[data-job='{first}']").get_by_text("Place").is_visible()
+    device.get_by_role("button", name="Use again: cpu").click()
+    moved.get_by_text("running").wait_for()
+    assert watched.errors == []

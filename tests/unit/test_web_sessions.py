@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from dreamwright.backend.cli.main import main
 from dreamwright.backend.errors import ConfigError
-from dreamwright.backend.server.transport.authorized_keys import User
+from dreamwright.backend.server.transport.authorized_keys import KeyFolder, User
 from dreamwright.backend.server.web.login_links import LINK_S, LOCAL_USER, MOST_LINKS, Login, LoginLinks
 from dreamwright.backend.server.web.sessions import IDLE_S, LONGEST_S, PER_USER, Sessions
 
@@ -170,3 +171,21 @@ def test_signing_out_needs_both_secrets() -> None:
     assert len(sessions) == 1
     sessions.end(made.cookie, made.key)
     assert sessions.user_of(made.cookie, made.key) is None
+
+
+def test_no_link_is_made_for_a_stranger_or_before_a_page_was_served(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, says in (("nobody", "nobody named 'nobody'"), ("../x", "nobody named"), ("local", "serve --web")):
+        assert main(["keys", "web", name, "--state", str(tmp_path)]) == 2
+        printed = capsys.readouterr()
+        assert says in printed.err and printed.err.count("\n") == 1 and not printed.out
+    assert not (tmp_path / "keys" / "web-links").exists()
+
+
+def test_the_command_prints_a_link_that_works(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    KeyFolder(tmp_path).remember_web("http://127.0.0.1:47631")
+    assert main(["keys", "web", "local", "--state", str(tmp_path)]) == 0
+    url, _, secret = capsys.readouterr().out.split()[0].partition("#")
+    assert url == "http://127.0.0.1:47631/sign-in"
+    assert LoginLinks(tmp_path).use(secret) == Login("local", LOCAL_USER.status)

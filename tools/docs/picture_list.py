@@ -141,6 +141,7 @@ def _quality(steps: int, tiny_steps: int) -> Step:
     )  # fmt: skip
 
 
+WATCHED = ("early", "middle", "late", "imported")
 FIRST_PROP = ("install", "preferences", "start", "prompt", "early", "middle", "late", "ready", "prop")
 
 RECIPES: tuple[Recipe, ...] = (
@@ -161,6 +162,36 @@ RECIPES: tuple[Recipe, ...] = (
         pictures=tuple(
             Picture(f"first-prop/{place}-{name}.png", f"out/{place}-{name}.png", ("docs/user/first-prop.md",))
             for place, name in enumerate(FIRST_PROP, 1)
+        ),
+    ),
+    Recipe(
+        "web-page",
+        (Step(("python", "-m", "tests.testing.record_web_page", "--out", f"{WORK}/out"), "out"),),
+        1,
+        presets=(),
+        weights=(),
+        code=("backend/server/web", "tests/testing/record_web_page.py", "tests/testing/stepping_worker_server.py"),
+        pictures=(Picture("web-page.png", "out/web-page.png", ("docs/operator/web-page.md",)),),
+    ),
+    Recipe(
+        "watch",
+        (
+            Step(
+                (
+                    "python", "-m", "tests.blender.record_sequence", "watch", "--prompts", "a red mushroom",
+                    "--set", "run.threads=1", "--out", f"{WORK}/out",
+                ),
+                "out",
+                tiny=("--set", "run.steps=60", "--set", "render.samples=16", "--set", "mesh.resolution=32"),
+            ),
+        ),
+        5,
+        presets=("draft",),
+        weights=(STARTER,),
+        code=(*BLENDER, "tests/blender/record_sequence.py", "tests/blender/scripts/watch_in_window.py"),
+        pictures=tuple(
+            Picture(f"watch/{place}-{name}.png", f"out/{place}-{name}.png", ("docs/user/blender.md",))
+            for place, name in enumerate(WATCHED, 1)
         ),
     ),
     Recipe(
