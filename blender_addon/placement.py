@@ -100,10 +100,14 @@ def _join_local_views(context: Any, made: Any) -> None:
 
 
 def leave_edit_mode(context: Any) -> None:
-    """Put the active object of a stage that is shown into Object Mode, in which its data may be changed."""
+    """Put the active object of a stage that is shown into Object Mode, in which its data may be changed.
+
+    That is an undo step of its own: a step of Sculpt Mode cannot undo what came to the scene after it.
+    """
     active = context.view_layer.objects.active
     if active is not None and active.mode != "OBJECT":
         bpy.ops.object.mode_set(mode="OBJECT")
+        push_undo(say("Object Mode"))
 
 
 def push_undo(message: str) -> None:
