@@ -89,7 +89,8 @@ def _size(model: ModelStatus) -> str:
     from ..models.disk_use import folder_bytes
 
     if model.folder is not None:
-        return f"{number_text(round(folder_bytes(model.folder) / 1e9, 3))} GB on the disk"
+        size = folder_bytes(model.folder)
+        return f"{size / 1e9:.1f} GB on the disk" if size >= 1e9 else f"{size / 1e6:.1f} MB on the disk"
     return f"about {number_text(model.download_gb)} GB to download"
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..errors import ModelError
 from .download_record import read_record
-from .download_staging import StagingFolder
+from .record_file import partial_bytes
 
 SPARE_BYTES = 64 * 2**20  # left free on the disk, so that the machine goes on working
 
@@ -32,9 +32,9 @@ def received_bytes(folder: Path) -> tuple[int, int]:
         return 0, 0
     if record is None:
         return 0, 0
-    staging, received = StagingFolder(folder), 0
-    for file in record.files:
-        received += file.size if staging.final_path(file).is_file() else staging.received_bytes(file)
+    received = sum(
+        file.size if (folder / file.path).is_file() else partial_bytes(folder, file) for file in record.files
+    )
     return received, sum(file.size for file in record.files)
 
 

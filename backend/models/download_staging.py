@@ -17,7 +17,7 @@ from .download_progress import NullProgress, Progress, ProgressFile
 from .download_record import record_path
 from .hub import receive_content
 from .json_files import parse_json
-from .record_file import PRIVATE, HubFile
+from .record_file import PRIVATE, HubFile, partial_bytes, partial_path
 from .registry import ModelSource
 
 
@@ -31,16 +31,9 @@ class StagingFolder:
         """Where the whole file goes."""
         return self.folder / file.path
 
-    def _partial_path(self, file: HubFile) -> Path:
-        return self.parts / (file.sha256 or file.git_sha1)
-
     def received_bytes(self, file: HubFile) -> int:
         """Bytes of the file that an earlier run received."""
-        try:
-            size = self._partial_path(file).stat().st_size
-        except OSError:
-            return 0
-        return size if size <= file.size else 0
+        return partial_bytes(self.folder, file)
 
     def read_json(self, source: ModelSource, commit: str, file: HubFile) -> tuple[Any, int]:
         """A small file's JSON, before it replaces anything, and the bytes received for it.
@@ -50,14 +43,14 @@ class StagingFolder:
         path, received = self.final_path(file), 0
         if file.mismatch(path):
             received = self.receive(source, commit, file, NullProgress())
-            path = self._partial_path(file)
+            path = partial_path(self.folder, file)
         return parse_json(path), received
 
     def fetch(self, source: ModelSource, commit: str, file: HubFile, progress: Progress) -> int:
         """Bring one file into place; returns the bytes received. Raises the errors of `receive`."""
         received = self.receive(source, commit, file, progress)
         self.final_path(file).parent.mkdir(parents=True, exist_ok=True)
-        os.replace(self._partial_path(file), self.final_path(file))
+        os.replace(partial_path(self.folder, file), self.final_path(file))
         return received
 
     def receive(self, source: ModelSource, commit: str, file: HubFile, progress: Progress) -> int:
@@ -66,7 +59,7 @@ class StagingFolder:
         Raises UnsuitableSourceError, ModelError for content of another hash, and network errors.
         """
         self.parts.mkdir(parents=True, exist_ok=True)
-        partial, begin = self._partial_path(file), self.received_bytes(file)
+        partial, begin = partial_path(self.folder, file), self.received_bytes(file)
         with open(partial, "r+b" if begin else "wb", buffering=0) as raw:
             raw.seek(begin)
             progress.begin_file(file.path, begin)

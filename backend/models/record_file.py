@@ -51,6 +51,20 @@ class HubFile:
         return "differs from the record: its hash is another" if wanted and digest.hexdigest() != wanted else ""
 
 
+def partial_path(folder: Path, file: HubFile) -> Path:
+    """Where a file grows while it is received, in its model's folder: it is named by its hash."""
+    return folder / PRIVATE / "parts" / (file.sha256 or file.git_sha1)
+
+
+def partial_bytes(folder: Path, file: HubFile) -> int:
+    """Bytes of a file that an earlier run received; 0 for more than the file has."""
+    try:
+        size = partial_path(folder, file).stat().st_size
+    except OSError:
+        return 0
+    return size if size <= file.size else 0
+
+
 R = TypeVar("R")
 
 

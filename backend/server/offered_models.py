@@ -3,15 +3,13 @@
 
 from __future__ import annotations
 
-from huggingface_hub import get_token
-
 from dreamwright.shared import limits
 from dreamwright.shared.capabilities import ModelInfo
 from dreamwright.shared.prompt_words import PromptVocabulary
 
 from ..errors import ModelError
 from ..models.disk_use import folder_bytes, free_bytes, received_bytes
-from ..models.hub_access import is_offline, users_environment
+from ..models.hub_access import has_token, is_offline, users_environment
 from ..models.local import LocalModel, ModelStatus, default_folder, find, local_models
 from ..models.registry import BY_NAME, MODELS, RegisteredModel
 from ..models.vocabulary_file import read_vocabulary
@@ -47,7 +45,7 @@ def download_fault(model: RegisteredModel, found: LocalModel, may_manage: bool) 
         return NOT_ALLOWED
     if is_offline(users_environment()):
         return OFFLINE
-    return how_to_get_access(model) if model.gated and get_token() is None else ""
+    return "" if not model.gated or has_token(users_environment()) else how_to_get_access(model)
 
 
 def how_to_get_access(model: RegisteredModel) -> str:

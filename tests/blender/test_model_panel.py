@@ -179,12 +179,12 @@ def test_sizes_are_short(installed: Path, size: int, expected: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_a_real_server_downloads_in_each_blender(
     blender_install: Blender, built: Built, model_server: ServerProcess
 ) -> None:
     done = run_script(
-        blender_install, INSIDE / "model_download.py", built.universal, {"SERVER": model_server.address}, timeout=400
+        blender_install, INSIDE / "model_download.py", built.universal, {"SERVER": model_server.address}, timeout=1500
     )
     report = report_of(done)
     assert "Traceback" not in done.stdout + done.stderr and "ResourceWarning" not in done.stderr
@@ -201,10 +201,10 @@ def test_a_real_server_downloads_in_each_blender(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_models_at_a_window(built: Built, model_server: ServerProcess) -> None:
     report, folder, _ = run_at_window(
-        "models_in_window.py", built.universal, "models", {"SERVER": model_server.address}, timeout=400
+        "models_in_window.py", built.universal, "models", {"SERVER": model_server.address}, timeout=1500
     )
     assert report["running"] == "running" and report["ended"] == "done"
     assert [Path(name).stem for name in report["pictures"]] == [

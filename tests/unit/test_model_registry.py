@@ -49,7 +49,7 @@ def test_models_page_matches_the_registry():
 
 
 def test_absent_models_name_their_download_command():
-    cards = {card.name: card for card in capabilities(("cpu",)).models}
+    cards = {card.name: card for card in capabilities(("cpu",), may_manage_models=True).models}
     assert cards[STARTER].ready and not cards[STARTER].missing
     assert not cards["sdxl"].ready and "`dreamwright models download sdxl`" in cards["sdxl"].missing
     for name in ("deepfloyd-if", "sd3-medium"):

@@ -59,7 +59,7 @@ until(lambda: download().state == "stopped", "the stop")
 until(lambda: info().disk_bytes > 2**20, "what the server kept")
 report["stopped"] = [info().ready, info().can_download, info().disk_bytes == download().received_bytes]
 bpy.ops.dreamwright.download_model(model=NAME)
-until(lambda: download().state in ("done", "failed"), "the end", 300)  # its check loads large libraries
+until(lambda: download().state in ("done", "failed"), "the end", 900)  # its check loads large libraries
 report["ended"] = [download().state, download().message]
 until(lambda: info().ready, "the new capabilities")
 report["ready"] = [info().ready, info().missing, refused(bpy.ops.dreamwright.download_model, model=NAME)]

@@ -83,7 +83,7 @@ def work() -> Iterator[float]:
     yield from shown("stopped")
     bpy.ops.dreamwright.download_model(model=NAME)
     # Its check loads large libraries.
-    yield from until(lambda: download().state in ("done", "failed"), "the end", 300)
+    yield from until(lambda: download().state in ("done", "failed"), "the end", 900)
     report["ended"] = download().state
     yield from until(
         lambda: any(one.name == NAME and one.ready for one in session().capabilities.models), "the new capabilities"
