@@ -40,7 +40,7 @@ class OperatorRequests:
             known = ", ".join(devices) or "none now"
             raise RequestError("bad-input", f"there is no device {device!r}; this server has {known}")
         self._dispatcher.drained.set(device, request.draining)
-        self._dispatcher.update_eta()
+        self._dispatcher.eta.update()
         return Done()
 
     def free_disk(self, request: FreeDisk, context: RequestContext) -> DiskFreed:

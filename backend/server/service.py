@@ -258,7 +258,7 @@ class Service:
             self._store.add(owner, request, job.config.total_steps, name, first_step(run) if request.parent_job else 0)
         fields = {"job": name, "user": owner, "model": request.model, "preset": request.preset}
         log.info("job submitted", extra=fields)
-        self.dispatcher.hasten_eta()
+        self.dispatcher.eta.hasten()
         return self._reply(name)
 
     def _set_priority(self, request: SetPriority, context: RequestContext) -> JobReply:
@@ -268,7 +268,7 @@ class Service:
         check_priority(request.priority, record.summary.priority, context.is_admin)
         if request.priority != record.summary.priority:
             self._store.update(request.job, priority=request.priority)
-            self.dispatcher.hasten_eta()
+            self.dispatcher.eta.hasten()
         return self._reply(request.job)
 
     def _pin(self, request: PinJob, context: RequestContext) -> JobReply:

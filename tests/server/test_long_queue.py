@@ -60,7 +60,7 @@ def test_one_look_at_the_models_files_serves_all_jobs_of_a_kind(
     asked: list[str] = []
     real = eta.duration_key
     monkeypatch.setattr(eta, "duration_key", lambda job: asked.append(job.job) or real(job))
-    server.service.dispatcher.update_eta()
+    server.service.dispatcher.eta.update()
     assert len(asked) == 2
 
 

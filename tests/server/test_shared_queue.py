@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from dreamwright.backend.config.parsing import setting_bounds
+from dreamwright.backend.server.jobs.eta import ETA_INTERVAL_S
 from dreamwright.backend.server.policy import Policy, stated_bounds
-from dreamwright.backend.server.workers.dispatcher import ETA_INTERVAL_S
 from dreamwright.backend.server.workers.worker_protocol import ProgressReport
 from dreamwright.shared.messages import (
     CancelJob,

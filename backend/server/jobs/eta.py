@@ -3,16 +3,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 
 from dreamwright.shared.job_states import JobState
 from dreamwright.shared.messages import JobSummary
 
 from .durations import TimeRange, duration_key, ready_times
-from .job_store import JobStore
+from .job_store import SHORT_QUEUE, JobStore
 
+ETA_INTERVAL_S = 2.0  # between two estimates of when the queued jobs will be ready
+ETA_SHARE = 0.05  # of the server's time that estimates may take, with a long queue
 MIN_CHANGE_S = 2.0  # smaller changes are not published
 MIN_CHANGE_SHARE = 0.05  # nor those of a smaller share of the time itself
+
+
+class EtaEstimates:
+    """Estimates of a store's queue, every ETA_INTERVAL_S or as seldom as the queue's length asks for.
+
+    `devices` returns those that take jobs now.
+    """
+
+    def __init__(self, store: JobStore, devices: Callable[[], Sequence[str]], clock: Callable[[], float]) -> None:
+        self._store, self._devices, self._clock = store, devices, clock
+        self._due_at = clock()
+
+    def step(self) -> None:
+        """Estimate when the queued jobs will be ready, if that is due."""
+        if self._clock() >= self._due_at:
+            self.update()
+
+    def update(self) -> None:
+        """Estimate when the queued jobs will be ready."""
+        started = time.perf_counter()
+        publish_eta(self._store, self._devices())
+        took_s = time.perf_counter() - started
+        self._due_at = self._clock() + max(ETA_INTERVAL_S, took_s / ETA_SHARE)
+
+    def hasten(self) -> None:
+        """Estimate at once where the queue is short, else in a step soon: it takes time for each queued job."""
+        if self._store.queued <= SHORT_QUEUE:
+            self.update()
 
 
 def publish_eta(store: JobStore, devices: Sequence[str]) -> None:

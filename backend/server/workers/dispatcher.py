@@ -15,23 +15,20 @@ from dreamwright.shared import limits
 from dreamwright.shared.failure_causes import FailureCause
 from dreamwright.shared.job_states import ENDED, JobState
 
-from ...errors import DreamwrightError
-from ...scenes.initial_field import FIELD_FILE
 from ...training.checkpoints import has_checkpoint
 from ..jobs.cleanup import Cleanup
 from ..jobs.durations import duration_key
-from ..jobs.eta import publish_eta
+from ..jobs.eta import EtaEstimates
 from ..jobs.job_record import JobRecord, log_context
-from ..jobs.job_store import SHORT_QUEUE, JobStore, StorageError
+from ..jobs.job_store import JobStore, StorageError
 from ..monitoring.counters import Counters
 from ..policy import Policy
-from ..requests import has_vae, job_of
 from ..transport.event_publisher import EventPublisher
+from .attempt_results import less_memory, mesh_fields
 from .attempt_tracker import AttemptTracker
 from .drained_devices import DrainedDevices
-from .failure_policy import decide, reduce_memory_settings
+from .failure_policy import decide
 from .fencing import raise_fence
-from .job_executor import MESH_FILE, file_hash
 from .runner import Runner, WorkerExited
 from .watched_jobs import WatchedJobs
 from .worker_protocol import (
@@ -46,13 +43,10 @@ from .worker_protocol import (
 
 log = logging.getLogger(__name__)
 
-ETA_INTERVAL_S = 2.0  # between two estimates of when the queued jobs will be ready
-ETA_SHARE = 0.05  # of the server's time that estimates may take, with a long queue
 ASSIGNED_AT_ONCE, ASSIGN_S = 4, 0.05  # attempts that one step begins in any case, and time for more
 RETRY_S = 2.0  # before a write that the disk refused is tried again
 CLEANUP_INTERVAL_S = 60.0  # between two searches for expired jobs
 STOPPED = "the server was stopped; the job continues from its checkpoint"
-MESH_JOB_SETTINGS = ("model.vae_recompute",)  # the memory settings that a job on an uploaded mesh has
 RUNNING_STATES = (JobState.RUNNING, JobState.CANCELLING)
 
 
@@ -74,10 +68,11 @@ class Dispatcher:
         self._attempts = AttemptTracker(policy, clock)
         self._watched = WatchedJobs(store, publisher.live_meshes, runner)
         self.drained = DrainedDevices(store.folder)
+        self.eta = EtaEstimates(store, lambda: [name for name in runner.devices if name not in self.drained], clock)
         self._pausing: set[str] = set()  # running jobs that a user paused; a shutdown must not queue them again
         self._stopping = False
         self._unwritten: list[JobFinished | WorkerExited] = []  # refused by the disk; their jobs still count as running
-        self._retry_at = self._eta_at = self._cleanup_at = clock()
+        self._retry_at = self._cleanup_at = clock()
 
     def step(self) -> None:
         """Handle reports, kill workers that hang, assign jobs, and publish what is due."""
@@ -93,8 +88,7 @@ class Dispatcher:
             self._runner.kill(job)
         if now >= self._retry_at and not self._stopping:
             self._assign()
-        if now >= self._eta_at:
-            self.update_eta()
+        self.eta.step()
         if now >= self._cleanup_at:
             self._cleanup_at = now + CLEANUP_INTERVAL_S
             self._cleanup.remove_expired()
@@ -126,18 +120,6 @@ class Dispatcher:
         """Follow these limits from now on."""
         self._policy = policy
         self._attempts.use_policy(policy)
-
-    def update_eta(self) -> None:
-        """Estimate when the queued jobs will be ready."""
-        started = time.perf_counter()
-        publish_eta(self._store, tuple(name for name in self._runner.devices if name not in self.drained))
-        took_s = time.perf_counter() - started
-        self._eta_at = self._clock() + max(ETA_INTERVAL_S, took_s / ETA_SHARE)
-
-    def hasten_eta(self) -> None:
-        """Estimate at once where the queue is short, else in a step soon: it takes time for each queued job."""
-        if self._store.queued <= SHORT_QUEUE:
-            self.update_eta()
 
     # --- commands of users; all raise StorageError
 
@@ -285,7 +267,7 @@ class Dispatcher:
         fields: dict[str, Any] = {"message": report.message, "eta_s": -1.0, "cause": cause.value}
         if report.meshed:
             try:
-                fields |= self._mesh_fields(report)
+                fields |= mesh_fields(self._store.job_folder(job), report)
             except OSError as error:
                 how, cause = "failed", FailureCause.NO_SPACE
                 fields |= {"message": f"its mesh cannot be read: {error.strerror}", "cause": cause.value}
@@ -307,15 +289,6 @@ class Dispatcher:
         self._record_duration(record)
         self._cleanup.remove_attempt_files(job)
 
-    def _mesh_fields(self, report: JobFinished) -> dict[str, Any]:
-        """Size and hash of a finished job's mesh, and whether its field is kept. Raises OSError."""
-        folder = self._store.job_folder(report.job)
-        if report.mesh_sha256:
-            size, digest = (folder / MESH_FILE).stat().st_size, report.mesh_sha256
-        else:
-            size, digest = file_hash(folder / MESH_FILE)
-        return {"mesh_bytes": size, "mesh_sha256": digest, "has_field": (folder / FIELD_FILE).is_file()}
-
     def _on_worker_exit(self, record: JobRecord, exited: WorkerExited) -> None:
         """Handle a worker that exited without reporting a result."""
         cancelled = record.state is JobState.CANCELLING
@@ -333,11 +306,11 @@ class Dispatcher:
         job = record.summary
         reached, made_progress = self._attempts.progress(record)
         attempts = 1 if made_progress else record.attempts + 1
-        less_memory = {}
+        reduced: dict[str, str] = {}
         if cause in (FailureCause.MEMORY, FailureCause.MACHINE_MEMORY):
-            less_memory = self._less_memory(record)
+            reduced = less_memory(record)
         logs = str(self._store.folder / "logs")
-        decision = decide(cause, reason, attempts, self._policy.max_worker_failures, less_memory, logs)
+        decision = decide(cause, reason, attempts, self._policy.max_worker_failures, reduced, logs)
         fields: dict[str, Any] = {
             "message": decision.message[: limits.MESSAGE_CHARACTERS],
             "cause": cause.value,
@@ -351,15 +324,6 @@ class Dispatcher:
             self._transition(job.job, JobState.FAILED, decision.attempts, resumable=resumable, **fields)
         self._attempts.remember(job.job, reached)  # after the commit, which is repeated when the disk refuses it
         log.info("attempt failed", extra=log_context(record, cause=cause.value, step=reached, again=decision.retry))
-
-    def _less_memory(self, record: JobRecord) -> dict[str, str]:
-        try:
-            job = job_of(record.summary)
-            found = reduce_memory_settings(job.config, has_vae(job.model))
-        except DreamwrightError as error:
-            log.warning("no memory settings found", extra=log_context(record, why=type(error).__name__))
-            return {}
-        return {name: value for name, value in found.items() if not record.summary.mesh or name in MESH_JOB_SETTINGS}
 
     def _record_duration(self, record: JobRecord) -> None:
         """Keep how long a whole run took, for the estimates of other jobs."""
