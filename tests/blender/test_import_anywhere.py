@@ -148,9 +148,12 @@ def test_an_import_that_waited_is_one_undo_step(built: Built, serve: Callable[..
 
 
 @pytest.mark.slow
-def test_two_windows_and_a_render(built: Built, serve: Callable[..., Any]) -> None:
-    report = at_window("windows render", built, serve)
-    assert report["two windows"] == {
-        "scenes": ["Second"], "location": [1, 2, 3], "active": True, "kept": True, "said": DONE,
-    }  # fmt: skip
-    assert report["render"] == {"said": "“a red mushroom” will be imported when the render has ended", "early": 0}
+def test_import_goes_to_the_window_in_which_it_was_pressed(built: Built, serve: Callable[..., Any]) -> None:
+    found = at_window("windows", built, serve)["two windows"]
+    assert found == {"scenes": ["Second"], "location": [1, 2, 3], "active": True, "kept": True, "said": DONE}
+
+
+@pytest.mark.slow
+def test_an_import_waits_for_the_end_of_a_render(built: Built, serve: Callable[..., Any]) -> None:
+    found = at_window("render", built, serve)["render"]
+    assert found == {"said": "“a red mushroom” will be imported when the render has ended", "early": 0}
