@@ -181,7 +181,7 @@ def test_handshake_failures_have_distinct_codes_and_texts() -> None:
     failed = [result for result in HandshakeResult if result is not HandshakeResult.ACCEPTED]
     descriptions = {describe_result(result, FAR, lock) for result in failed[:-1]}
     descriptions |= {describe_result(result, FAR, None) for result in failed[-2:]}
-    assert len({code for code, _ in descriptions}) == len({text for _, text in descriptions}) == 5
+    assert len({code for code, _ in descriptions}) == len({text for _, text in descriptions}) == 6
     assert all(FAR in text and len(text) < 500 for _, text in descriptions)
 
 
