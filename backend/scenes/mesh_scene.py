@@ -144,7 +144,7 @@ class MeshScene(OptimizedScene):
 
     def values(self) -> tuple[Tensor, ...]:
         """What is rendered, differentiable in the parameters: displacements first, then color changes."""
-        return self._changes()
+        return self.displacements(), self.color_changes()
 
     # --- one step
 
@@ -257,13 +257,14 @@ class MeshScene(OptimizedScene):
     @torch.no_grad()
     def live_mesh(self) -> LiveMesh:
         """See `Scene.live_mesh`; in the place and size of the mesh that was given."""
-        mesh = self.input_mesh.changed(*(value.cpu().double().numpy() for value in self._changes()))
+        mesh = self._changed()
         surface = Surface(mesh.vertices.astype(np.float64), mesh.faces.astype(np.int64))
         return live_mesh_of_surface(surface, linear_to_display(mesh.albedo))
 
-    def _changes(self) -> tuple[Tensor, Tensor]:
-        """Displacements and changes of the vertices' colors."""
-        return self.displacements(), self.color_changes()
+    @torch.no_grad()
+    def _changed(self) -> Mesh:
+        changes = (value.cpu().double().numpy() for value in (self.displacements(), self.color_changes()))
+        return self.input_mesh.changed(*changes)
 
     @torch.no_grad()
     def figures(self) -> dict[str, float]:
@@ -303,22 +304,12 @@ class MeshScene(OptimizedScene):
         self, progress: Callable[[float], None] = lambda share: None, should_stop: Callable[[], bool] = lambda: False
     ) -> tuple[Mesh, MeshReport]:
         """The mesh in the place, size and vertex order of the one that was given; made at once."""
-        with torch.no_grad():
-            changes = [value.cpu().double().numpy() for value in self._changes()]
-        mesh = self.input_mesh.changed(*changes)
+        mesh = self._changed()
         surface = Surface(mesh.vertices.astype(np.float64), mesh.faces.astype(np.int64))
         report = MeshReport.of(
-            surface,
-            mesh,
-            scale=1.0,
-            offset=np.zeros(3),
-            threshold=0.0,
-            cell=0.0,
-            components_dropped=0,
-            triangles_extracted=len(mesh.faces),
-            error=None,
-            folded=self.figures()["folded"],
-        )
+            surface, mesh, scale=1.0, offset=np.zeros(3), threshold=0.0, cell=0.0, components_dropped=0,
+            triangles_extracted=len(mesh.faces), error=None, folded=self.figures()["folded"],
+        )  # fmt: skip
         return mesh, report
 
     def provenance(self) -> Mapping[str, Any]:
