@@ -11,7 +11,7 @@ from typing import Any
 import bpy
 from bpy.props import BoolProperty, EnumProperty, FloatProperty, IntProperty
 
-from . import addon_state, checks, compat, finish_run, finish_source, import_finished, import_places, labels
+from . import addon_state, checks, compat, finish_run, finish_source, import_finished, import_places
 from .shared import limits
 from .wording import mark, say
 
@@ -236,35 +236,6 @@ class DREAMWRIGHT_OT_cancel_finish(bpy.types.Operator):
         return {"FINISHED"}
 
 
-class DREAMWRIGHT_PT_finish(bpy.types.Panel):
-    """Finishing of the selected mesh."""
-
-    bl_idname = "DREAMWRIGHT_PT_finish"
-    bl_label = "Finish"
-    bl_space_type = "VIEW_3D"
-    bl_region_type = "UI"
-    bl_category = "Dreamwright"
-    bl_options = {"DEFAULT_CLOSED"}
-
-    def draw(self, context: Any) -> None:
-        """Draw the button, or progress and cancel."""
-        layout = self.layout
-        if _run is None:
-            layout.operator(DREAMWRIGHT_OT_finish_mesh.bl_idname, icon=compat.icon("MOD_REMESH", "MESH_DATA"))
-            return
-        label = say(STEPS[_run.step][0]) if _run.step in STEPS else say("Starting")
-        left = _run.seconds_left
-        text = f"{label}, {100 * _run.done:.0f} %" + (
-            say(", {time} left", time=labels.duration(left)) if left >= 0 else ""
-        )
-        row = layout.row(align=True)
-        if hasattr(row, "progress"):
-            row.progress(factor=_run.done, text=say("Stopping") if _run.stopped_at else text, type="BAR")
-        else:
-            row.label(text=say("Stopping") if _run.stopped_at else text, icon="TIME")
-        row.operator(DREAMWRIGHT_OT_cancel_finish.bl_idname, text="", icon="X")
-
-
 def step() -> bool:
     """Follow the run, and import its asset once it has ended; whether one is still in progress."""
     global _run
@@ -337,12 +308,12 @@ def _draw_menu(self: Any, context: Any) -> None:
 
 
 _register_classes, _unregister_classes = bpy.utils.register_classes_factory(
-    (DREAMWRIGHT_OT_finish_mesh, DREAMWRIGHT_OT_cancel_finish, DREAMWRIGHT_PT_finish)
+    (DREAMWRIGHT_OT_finish_mesh, DREAMWRIGHT_OT_cancel_finish)
 )
 
 
 def register() -> None:
-    """Add operators, panel, menu entry and timer."""
+    """Add operators, menu entry and timer."""
     _register_classes()
     bpy.types.VIEW3D_MT_object.append(_draw_menu)
     bpy.app.timers.register(_on_timer, first_interval=IDLE_S, persistent=True)

@@ -2,7 +2,6 @@
 """The panel's inputs: a PropertyGroup on WindowManager, which undo does not change."""
 
 import json
-import zlib
 from typing import Any
 
 import bpy
@@ -17,62 +16,22 @@ from bpy.props import (
     StringProperty,
 )
 
-from . import addon_state, import_places, job_groups, labels, preview, server_settings
+from . import addon_state, import_places, job_groups, labels, offered_items, preview, server_settings
 from .newest_previews import MAX_TILES
 from .shared import limits
-from .wording import say
 
 THUMBNAIL_ROWS = 40  # of the list, from its top, that have thumbnails
 
-EnumItem = tuple[str, str, str, int]
-
-_enum_items: dict[str, list[EnumItem]] = {}  # kept alive: Blender holds only pointers to the strings
 _saved: dict[str, Any] = {}  # while a file is loaded, which resets WindowManager
 
 
-def _make_items(kind: str, offered: list[tuple[str, str]], chosen: str) -> list[EnumItem]:
-    """Enum items whose numbers depend on the names only, so that a choice survives another server's order."""
-    if chosen and chosen not in [name for name, _ in offered]:
-        offered = [*offered, (chosen, say("This server does not offer it"))]
-    items = [(name, labels.short(name, 40), tip.rstrip("."), _number(name)) for name, tip in offered]
-    _enum_items[kind] = items or [("NONE", say("No server yet"), say("Connect to a server to see what it offers"), 0)]
-    return _enum_items[kind]
-
-
-def _number(name: str) -> int:
-    # Blender's menus keep the number of the pressed item in a 32-bit float, which is exact for 24-bit integers.
-    return zlib.crc32(name.encode()) & 0xFFFFFF
-
-
-def _model_items(self: Any, context: Any) -> list[EnumItem]:
-    capabilities = addon_state.session().capabilities
-    models = capabilities.models if capabilities else ()
-    offered = [
-        (
-            m.name,
-            m.summary if m.ready else say("{summary} (not ready: {missing})", summary=m.summary, missing=m.missing),
-        )
-        for m in models
-    ]
-    return _make_items("model", offered, self.model_name)
-
-
-def _preset_items(self: Any, context: Any) -> list[EnumItem]:
-    capabilities = addon_state.session().capabilities
-    return _make_items("preset", server_settings.offered_presets(capabilities, self.model_name), self.preset_name)
-
-
-def _name_of(kind: str, number: int) -> str:
-    return next((item[0] for item in _enum_items.get(kind, ()) if item[3] == number), "") if number else ""
-
-
 def _set_model(self: Any, number: int) -> None:
-    old, self.model_name = server_settings.choice_of(self), _name_of("model", number)
+    old, self.model_name = server_settings.choice_of(self), offered_items.name_of("model", number)
     server_settings.apply_defaults(addon_state.session().capabilities, old, server_settings.choice_of(self))
 
 
 def _set_preset(self: Any, number: int) -> None:
-    old, self.preset_name = server_settings.choice_of(self), _name_of("preset", number)
+    old, self.preset_name = server_settings.choice_of(self), offered_items.name_of("preset", number)
     server_settings.apply_defaults(addon_state.session().capabilities, old, server_settings.choice_of(self))
 
 
@@ -142,15 +101,15 @@ class DreamwrightProperties(bpy.types.PropertyGroup):
     model: EnumProperty(
         name="Model",
         description="The diffusion model that guides the generation",
-        items=_model_items,
-        get=lambda self: _number(self.model_name) if self.model_name else 0,
+        items=offered_items.model_items,
+        get=lambda self: offered_items.number_of(self.model_name) if self.model_name else 0,
         set=_set_model,
     )
     preset: EnumProperty(
         name="Preset",
         description="Quality and duration of the generation",
-        items=_preset_items,
-        get=lambda self: _number(self.preset_name) if self.preset_name else 0,
+        items=offered_items.preset_items,
+        get=lambda self: offered_items.number_of(self.preset_name) if self.preset_name else 0,
         set=_set_preset,
     )
     seed: IntProperty(
@@ -361,4 +320,4 @@ def unregister() -> None:
     server_settings.clear()
     del bpy.types.WindowManager.dreamwright
     _unregister_classes()
-    _enum_items.clear()
+    offered_items.forget()

@@ -42,6 +42,7 @@ from .shared.messages import (
     SubmitJob,
 )
 from .shared.model_messages import CapabilitiesChanged, ModelDownloadChanged
+from .watched_jobs import WatchedJobs
 from .wording import say
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ CLOSED, ONLINE = "closed", "online"  # values of connection_state.ConnectionStat
 MAX_PREVIEWED_JOBS = 8  # jobs whose previews are kept
 
 
-class Session(JobRequests):
+class Session(WatchedJobs, JobRequests):
     """All state that the panel draws. Call `tick` often; `revision` grows whenever something to draw changes."""
 
     def __init__(
@@ -79,8 +80,6 @@ class Session(JobRequests):
         self.submitted_jobs: dict[str, str] = {}  # job by ticket, of this session
         self._places: dict[str, Any] = {}  # by ticket of this session: where it was submitted
         self.notices: deque[Notice] = deque(maxlen=5)
-        self.previewed_job = self.watched_job = ""  # whose previews, and whose live meshes, the server sends
-        self._live_mesh: LiveMeshFrame | None = None  # the newest that was not taken
         self._clock = clock
         self._client: Client | None = None
         self._epoch = ""
@@ -241,32 +240,6 @@ class Session(JobRequests):
 
     def _mark_changed(self) -> None:
         self.revision += 1
-
-    def show_previews_of(self, job: str) -> None:
-        """Receive the previews of this job only; "" for none."""
-        if job != self.previewed_job:
-            self.previewed_job = job
-            self._subscribe()
-
-    def watch_mesh_of(self, job: str) -> None:
-        """Receive the live meshes of this job only; "" for none."""
-        if job != self.watched_job:
-            self.watched_job, self._live_mesh = job, None
-            self._subscribe()
-
-    def _subscribe(self) -> None:
-        if self._client is not None:
-            self._client.subscribe(self.previewed_job, self.watched_job)
-
-    @property
-    def has_live_mesh(self) -> bool:
-        """Whether `take_live_mesh` has one."""
-        return self._live_mesh is not None
-
-    def take_live_mesh(self) -> LiveMeshFrame | None:
-        """The newest live mesh since the last call, packed; None when there is none."""
-        frame, self._live_mesh = self._live_mesh, None
-        return frame
 
     def download_mesh(self, job: str, is_automatic: bool = False, place: Any = None) -> None:
         """Download a job's mesh, which is wanted in `place`, else here; `tick` returns it as `MeshDownloaded`.

@@ -96,8 +96,9 @@ def _size(model: ModelStatus) -> str:
 
 def _download(name: str, to: str | None, revision: str | None) -> int:
     from ..errors import ModelError
-    from ..models.local import default_folder, find, registered_model, remember_folder
+    from ..models.local import default_folder, find, registered_model
     from ..models.registry import BY_NAME
+    from ..models.remembered_folders import remember_folder
 
     model = registered_model(name)
     if model is None:
@@ -169,8 +170,9 @@ def _is_whole(model: Any, folder: Path, found: Path | None, revision: str | None
 
 
 def _import(options: argparse.Namespace) -> int:
-    from ..models.local import imported_folder, remember_folder
+    from ..models.local import imported_folder
     from ..models.registry import BY_NAME
+    from ..models.remembered_folders import remember_folder
     from ..models.single_file_import import import_single_file, name_from_file, named_folder
 
     to = options.to.expanduser() if options.to else None

@@ -57,7 +57,7 @@ def ray_runner(options: argparse.Namespace, state: Path) -> Callable[[Any], Any]
     from ..server.workers.ray_runner import RayRunner, check_cluster, own_namespace
 
     check_cluster(options.ray)
-    if options.device not in ([], ["cpu"]):
+    if list(options.device) not in ([], ["cpu"]):
         raise ConfigError(
             "with --ray the devices are the cluster's GPUs; leave --device out (or give cpu, to try a cluster without "
             "GPUs)"

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import logging
 import os
 import re
@@ -14,15 +13,14 @@ from pathlib import Path
 
 from huggingface_hub import constants
 
-from dreamwright.shared.atomic import write_atomically
 from dreamwright.shared.numbers import number_text
 
 from ..errors import ModelError
 from .download_record import read_record, record_path
 from .import_record import ImportRecord, import_record_path, read_import_record
-from .json_files import parse_json
 from .model_files import INDEX, is_clip_folder, missing_files
 from .registry import BY_NAME, BY_REPO, MODELS, PACKAGED, Kind, ModelSource, RegisteredModel
+from .remembered_folders import remembered_folders
 from .unsupported_files import unsupported_file, unsupported_kind
 from .user_folders import models_root
 
@@ -73,7 +71,7 @@ def imported_folder(name: str) -> Path | None:
     """The folder of the model that was imported under that name, None where there is none."""
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name, re.ASCII) or name in BY_NAME:
         return None
-    places = (models_root() / name, Path(_remembered_folders().get(name, models_root() / name)))
+    places = (models_root() / name, Path(remembered_folders().get(name, models_root() / name)))
     return next((place for place in places if import_record_path(place).is_file()), None)
 
 
@@ -136,15 +134,6 @@ def find(model: RegisteredModel) -> LocalModel:
         if partial.partial is None or (resumable and not partial.resumable):
             partial = LocalModel(None, folder, tuple(missing), resumable)
     return partial
-
-
-def remember_folder(name: str, folder: Path) -> None:
-    """Remember that a named model lies in a folder of the user's choice. Raises OSError."""
-    remembered = _remembered_folders()
-    remembered[name] = str(folder.resolve())
-    path = models_root() / "places.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, json.dumps(remembered, indent=1, sort_keys=True).encode())
 
 
 def resolve_model(name_or_folder: str | Path) -> Path:
@@ -270,7 +259,7 @@ def _imported_models() -> tuple[ModelStatus, ...]:
     root = models_root()
     here = [folder.name for folder in root.iterdir()] if root.is_dir() else []
     found = []
-    for name in sorted({*here, *_remembered_folders()}):
+    for name in sorted({*here, *remembered_folders()}):
         folder = imported_folder(name)
         try:
             record = None if folder is None else read_import_record(folder)
@@ -326,20 +315,11 @@ def _candidate_folders(model: RegisteredModel) -> list[Path]:
     if model.name in PACKAGED:
         return [Path(str(resources.files("dreamwright.backend.starter"))) / PACKAGED[model.name]]
     places = [default_folder(model)]
-    if remembered := _remembered_folders().get(model.name):
+    if remembered := remembered_folders().get(model.name):
         places.insert(0, Path(remembered))
     for home in model.sources:
         places += _hub_snapshots(home)
     return [place for place in places if place.is_dir()]
-
-
-def _remembered_folders() -> dict[str, str]:
-    """Folders that were given to `--to`, by model; {} when the file cannot be read: a model can be given by folder."""
-    try:
-        content = parse_json(models_root() / "places.json")
-    except (OSError, ValueError):
-        return {}
-    return {str(name): str(folder) for name, folder in content.items()} if isinstance(content, dict) else {}
 
 
 def _hub_snapshots(home: ModelSource) -> list[Path]:

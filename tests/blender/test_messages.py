@@ -41,6 +41,7 @@ from dreamwright.shared.messages import (
     Subscribe,
     Welcome,
 )
+from dreamwright.shared.operator_messages import DiskFreed, DrainDevice, FreeDisk, MoveJob
 from tests.testing.fake_capabilities import OFFER
 from tests.testing.fake_props import ball
 
@@ -63,7 +64,7 @@ EXAMPLES: tuple[Any, ...] = (
     messages.CancelGroup("g"), messages.DiscardGroup("g", "j"), PauseJob("j"),
     ResumeJob("j"), messages.SetPriority("j", -3), messages.PinJob("j", True), messages.DeleteJob("j"),
     Subscribe("j", "k"), PreviewAck(2), messages.LiveMeshAck(1), FetchChunk("j", "mesh", 0, 10),
-    messages.GetPreview("j"),
+    messages.GetPreview("j"), MoveJob("j"), DrainDevice("cpu", True), FreeDisk(), DiskFreed(2, 3000, 1),
     Welcome("s", "e"), OFFER, JobReply(JOB), messages.PreviewReply(PreviewFrame("j", 3, 1, 1, b"zz")),
     JobList((JOB, JOB), 9), Chunk(0, b"\0\xff", 2, "ab"), messages.Done(),
     Refusal("internal", "no"), JobChanged(1, JOB), JobDeleted(2, "j"), PreviewFrame("j", 3, 1, 1, b"zz"),

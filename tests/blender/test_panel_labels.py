@@ -75,10 +75,10 @@ def test_connection_states_have_labels(installed: Path) -> None:
 
 def test_menu_numbers_are_exact_as_float32(blender: AddonDriver, serve: Any) -> None:
     blender.connect(serve().address)
-    properties, panel = blender.module("properties"), blender.panel
+    properties, offered, panel = blender.module("properties"), blender.module("offered_items"), blender.panel
     for items, choose, chosen in (
-        (properties._preset_items(panel, None), properties._set_preset, "preset"),
-        (properties._model_items(panel, None), properties._set_model, "model"),
+        (offered.preset_items(panel, None), properties._set_preset, "preset"),
+        (offered.model_items(panel, None), properties._set_model, "model"),
     ):
         assert len(items) > 1
         for name, *_, number in items:
@@ -88,7 +88,7 @@ def test_menu_numbers_are_exact_as_float32(blender: AddonDriver, serve: Any) -> 
 
 def test_menus_without_a_server(blender: AddonDriver) -> None:
     panel = blender.panel
-    assert [item[1] for item in blender.module("properties")._preset_items(panel, None)] == ["No server yet"]
+    assert [item[1] for item in blender.module("offered_items").preset_items(panel, None)] == ["No server yet"]
     panel.preset = "NONE"
     assert panel.preset_name == "", "it is no preset"
 

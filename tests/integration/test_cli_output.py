@@ -18,13 +18,11 @@ from hypothesis import strategies as st
 from dreamwright.backend.cli import doctor, run_display, training_run
 from dreamwright.backend.cli import main as main_module
 from dreamwright.backend.cli.main import main
-from dreamwright.backend.cli.run_display import LiveMeshFile, PreviewFolder
+from dreamwright.backend.cli.run_display import PreviewFolder
 from dreamwright.backend.cli.streams import SafeStream, safe_streams
 from dreamwright.backend.errors import CheckpointError, ExportError
-from dreamwright.backend.geometry.live_mesh import LiveMesh
 from dreamwright.backend.io import mesh_export
-from dreamwright.backend.io.mesh_reader import read_mesh
-from dreamwright.backend.training import checkpoints, live_meshes
+from dreamwright.backend.training import checkpoints
 from tests.testing.tiny_model import QUICK, save_tiny_model
 
 SETTINGS = [part for setting in QUICK for part in ("--set", setting)]
@@ -173,41 +171,6 @@ def test_full_disk_under_previews_is_one_warning(
     assert generate(model, tmp_path / "prop.glb", "--previews", str(tmp_path / "previews")) == 0
     errors = capsys.readouterr().err
     assert errors.count("dreamwright: warning: ") == 1 and os.strerror(number) in errors
-    assert (tmp_path / "prop.glb").is_file()
-
-
-def test_live_mesh_is_replaced_while_the_prop_grows(
-    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    contents, replace = [], LiveMeshFile.replace
-
-    def replace_and_read(self: LiveMeshFile, mesh: LiveMesh, step: int) -> None:
-        replace(self, mesh, step)
-        contents.append((step, read_mesh(tmp_path / "live.glb").faces.shape == mesh.faces.shape))
-
-    monkeypatch.setattr(LiveMeshFile, "replace", replace_and_read)
-    monkeypatch.setattr(live_meshes, "TIME_SHARE", 1e9)  # none waits, however slow the machine is
-    live = ("--live-mesh", str(tmp_path / "live.glb"), "--set", "run.live_mesh_interval=2")
-    assert generate(model, tmp_path / "prop.glb", *live) == 0
-    assert contents == [(1, True), (3, True), (5, True)]
-    assert (tmp_path / "prop.glb").is_file()
-
-
-def test_a_live_mesh_that_cannot_be_written_is_one_warning(
-    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    export = mesh_export.export_mesh
-
-    def fail(mesh: object, path: Path, provenance: object) -> Path:
-        if path.name == "live.ply":
-            raise ExportError("cannot write live.ply: No space left on device")
-        return export(mesh, path, provenance)
-
-    monkeypatch.setattr(mesh_export, "export_mesh", fail)
-    live = ("--live-mesh", str(tmp_path / "live.ply"), "--set", "run.live_mesh_interval=1")
-    assert generate(model, tmp_path / "prop.glb", *live) == 0
-    errors = capsys.readouterr().err
-    assert errors.count("cannot write the live mesh") == 1 and "No space left" in errors
     assert (tmp_path / "prop.glb").is_file()
 
 

@@ -102,9 +102,9 @@ def test_invalid_answers_become_internal_errors(
 def test_mutated_messages_get_one_answer_each(
     tmp_path: Path,
 ) -> None:
-    report = fuzz_in_process(tmp_path, 3000, 7, 60)
+    report = fuzz_in_process(tmp_path, 9000, 7, 60)
     assert report["faults"] == []
-    assert sum(report["answers"].values()) >= 2900 and report["answers"]["Refusal bad-message"] > 1500
+    assert sum(report["answers"].values()) >= 8700 and report["answers"]["Refusal bad-message"] > 4500
     assert report["answers"].get("JobReply", 0) > 5, "some of them were right"
 
 

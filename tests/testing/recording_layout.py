@@ -30,8 +30,9 @@ class RecordingLayout:
         self.texts.append(text)
 
     def prop(
-        self, data: Any, name: str, text: str = "", icon: str = "NONE", slider: bool = False, placeholder: str = ""
-    ) -> None:
+        self, data: Any, name: str, text: str = "", icon: str = "NONE", slider: bool = False, placeholder: str = "",
+        toggle: bool = False,
+    ) -> None:  # fmt: skip
         assert name in data.bl_rna.properties, f"{data} has no {name}"
         self._icon(icon)
         self.texts.append(text)

@@ -33,7 +33,7 @@ def run() -> Any:
 def work() -> Iterator[float]:
     """Generate, import, finish."""
     yield from ui_driver.delete_cube()
-    ui_driver.unfold("finish_operators.DREAMWRIGHT_PT_finish")
+    ui_driver.unfold("finish_panel.DREAMWRIGHT_PT_finish")
     bpy.context.preferences.addons[ADDON].preferences.command = os.environ["COMMAND"]
     yield from ui_driver.open_connected_tab()
     panel().prompt = PROMPT
