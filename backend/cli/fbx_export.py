@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import ExportError
-from ..io.blender_program import blender_command
+from ..io.blender_program import blender_command, own_folder_first
 
 if TYPE_CHECKING:
     from ..finishing.asset import Asset
@@ -30,7 +30,7 @@ def fbx_bytes(asset: Asset, whole: bytes, program: Path | None) -> bytes:
             "glb": str(source), "out": str(out), "name": asset.name,
             "levels": [asset.level_name(number) for number in range(len(asset.levels))],
         }  # fmt: skip
-        environment = {**os.environ, "DREAMWRIGHT_FBX": json.dumps(arguments)}
+        environment = own_folder_first(command[0], {**os.environ, "DREAMWRIGHT_FBX": json.dumps(arguments)})
         try:
             done = subprocess.run(
                 [*command, str(SCRIPT)], env=environment, capture_output=True, text=True, timeout=TIMEOUT_S

@@ -7,6 +7,7 @@ import importlib.util
 import os
 import shutil
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from ..errors import DreamwrightError
@@ -35,3 +36,13 @@ def blender_variables(resources: Path) -> dict[str, str]:
     for part in ("config", "scripts", "datafiles"):
         (resources / part).mkdir(parents=True, exist_ok=True)
     return {**os.environ, "BLENDER_USER_RESOURCES": str(resources)}
+
+
+def own_folder_first(program: str, variables: Mapping[str, str]) -> dict[str, str]:
+    """The variables with the program's folder at the start of PATH.
+
+    A Blender of a Linux distribution uses the libraries of the first python3 on PATH, which under pyenv or in a virtual
+    environment is another one, often without numpy.
+    """
+    folders = [str(Path(program).absolute().parent), *filter(None, [variables.get("PATH", "")])]
+    return {**variables, "PATH": os.pathsep.join(folders)}

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from ..errors import RunError
+from .blender_program import own_folder_first
 
 MARK = "DREAMWRIGHT "  # begins the lines of a script's reports
 
@@ -25,8 +26,8 @@ def blender_reports(
     """
     failure, last = "", ""
     process = subprocess.Popen(
-        [*command, str(script)], env=dict(variables), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        errors="replace",
+        [*command, str(script)], env=own_folder_first(command[0], variables), stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, text=True, errors="replace",
     )  # fmt: skip
     try:
         for line in process.stdout or ():

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from dreamwright.backend.cli.main import main
+from dreamwright.backend.io.blender_program import own_folder_first
 from dreamwright.backend.server import local_queue
 from dreamwright.shared.asset_catalogs import FILE_NAME, catalog_id, catalog_ids
 from tests.testing.ball_runner import BallRunner
@@ -56,7 +57,7 @@ def look(blender: Blender, library: Path, home: Path) -> dict[str, Any]:
     script = INSIDE / "asset_library.py"
     arguments = ["--background", "--factory-startup", "--python-exit-code", "1", "--python"]
     command = [*blender.command, *(arguments if blender.kind == "program" else []), str(script)]
-    variables = environment(home, script, None, {"LIBRARY": str(library)})
+    variables = own_folder_first(command[0], environment(home, script, None, {"LIBRARY": str(library)}))
     for part in ("config", "scripts", "datafiles"):
         Path(variables["BLENDER_USER_RESOURCES"], part).mkdir(parents=True, exist_ok=True)
     return report_of(subprocess.run(command, env=variables, cwd=home, capture_output=True, text=True, timeout=200))

@@ -15,6 +15,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from dreamwright.backend.io.blender_program import own_folder_first
+
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = Path(os.environ.get("DREAMWRIGHT_BLENDERS", ROOT / ".blenders"))
 RUN_INSTALLED = Path(__file__).resolve().parents[1] / "blender" / "scripts" / "run_installed.py"
@@ -162,6 +164,7 @@ def run_script(
         for part in ("config", "scripts", "datafiles"):
             Path(variables["BLENDER_USER_RESOURCES"], part).mkdir(parents=True, exist_ok=True)
         command = command_of(blender, window, screen)
+        variables = own_folder_first(command[0], variables)
         with contextlib.ExitStack() as stack:
             if window:
                 variables |= stack.enter_context(display(screen))
