@@ -29,10 +29,9 @@ def connections(port: int) -> int:
 
 def resource_counts(server: app.Server, port: int) -> dict[str, Any]:
     """Counts of what the server holds for its clients."""
-    subscribers = server.publisher._subscribers.values()
     return {
         "subscribers": len(server.publisher),
-        "previews in flight": sum(one.in_flight for one in subscribers),
+        "previews in flight": server.publisher.previews.unacknowledged(),
         "connections": connections(port),
     }
 

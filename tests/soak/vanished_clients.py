@@ -36,23 +36,30 @@ class JsonLineProcess:
     """A child process that prints lines of JSON."""
 
     def __init__(self, command: list[str], log: Path, stdin: str = "") -> None:
+        self._log = log
         with log.open("ab") as written:
             self.process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=written, text=True, cwd=ROOT
             )
         self.process.stdin.write(stdin)
         self.process.stdin.close()
-        self.lines: queue.Queue[dict[str, Any]] = queue.Queue()
+        self.lines: queue.Queue[dict[str, Any] | None] = queue.Queue()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
     def _read(self) -> None:
         for line in self.process.stdout:
             self.lines.put(json.loads(line))
+        self.lines.put(None)  # the process has ended
 
     def next(self, limit_s: float) -> dict[str, Any]:
-        """The next line. Raises queue.Empty after `limit_s`."""
-        return self.lines.get(timeout=max(0.01, limit_s))
+        """The next line. Raises queue.Empty after `limit_s`, RuntimeError if the process has ended."""
+        line = self.lines.get(timeout=max(0.01, limit_s))
+        if line is None:
+            raise RuntimeError(
+                f"{self.process.args} ended before its next line; its log: {self._log.read_text()[-2000:]}"
+            )
+        return line
 
     def end(self, how: signal.Signals = signal.SIGKILL) -> None:
         self.process.send_signal(how)

@@ -79,6 +79,10 @@ class FrameStream(Generic[AnyFrame]):
         """Jobs whose frames somebody wants."""
         return {receiver.job for receiver in self._receivers.values() if receiver.job}
 
+    def unacknowledged(self) -> int:
+        """Number of frames that were sent and not acknowledged, over all subscribers."""
+        return sum(receiver.in_flight for receiver in self._receivers.values())
+
     def _send(self, route: bytes, receiver: _Receiver) -> None:
         frame = self.newest.get(receiver.job)
         receiver.is_due = frame is not None and receiver.in_flight >= self._in_flight

@@ -40,6 +40,18 @@ def red_of_preview() -> float:
     return image.pixels[0] if image else 0.0
 
 
+def show_preview() -> Iterator[float]:
+    """Press the button until the editor is there: a list that a row has moved meanwhile swallows a click."""
+    for seconds in (10.0, 60.0):
+        yield from click("dreamwright.show_preview", upwards=True)
+        try:
+            yield from until(lambda: bool(editors_with_preview()), "an Image Editor with the preview", seconds)
+            return
+        except TimeoutError:
+            if seconds == 60.0:
+                raise
+
+
 def work() -> Iterator[float]:
     """From an empty tab to a prop in the scene."""
     yield from delete_cube()
@@ -52,8 +64,7 @@ def work() -> Iterator[float]:
 
     yield from click("dreamwright.generate()")
     yield from until(lambda: bool(session().jobs), "the job")
-    yield from click("dreamwright.show_preview", upwards=True)
-    yield from until(lambda: bool(editors_with_preview()), "an Image Editor with the preview")
+    yield from show_preview()
     job = next(iter(session().jobs))
     yield from until(lambda: len(session().previews.get(job, ())) >= 1, "a preview")
     yield from until(lambda: 0 < red_of_preview() < 0.25, "a first preview in the image")

@@ -110,6 +110,8 @@ def main() -> None:
         sys.path[:0] = [str(script.parent), str(Path(__file__).parent)]  # for what the scripts share
         given = {"ADDON": module, "BEFORE": before, "registered": registered, "finish": finish}
         runpy.run_path(str(script), init_globals=given, run_name="__main__")
+        if not bpy.app.binary_path:
+            finish()  # bpy 4.2 as a module, also without add-ons, crashes when its interpreter ends after a glTF import
     except BaseException as error:
         if isinstance(error, SystemExit) and error.code in (None, 0):
             finish(0)

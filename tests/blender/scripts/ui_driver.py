@@ -141,21 +141,26 @@ def spots(place: Place, across: float, upwards: bool = False) -> list[Spot]:
     return found[len(found) - len(above) - 1 :: -1] + above[::-1]
 
 
+def copied(at: Spot, as_property: bool = False) -> Iterator[float]:
+    """Point at a place and have Blender copy the command or the data path of the button there to the clipboard."""
+    bpy.context.window_manager.clipboard = "nothing"
+    held = {"ctrl": True} | ({"alt": True, "shift": True} if as_property else {})
+    # All at once, as Blender then draws once: a sidebar has many places.
+    # Twice: the first move leaves the button of the place before, and only the second enters the one at this place.
+    send("MOUSEMOVE", "NOTHING", Spot(at.x - 1, at.y, at.window))
+    send("MOUSEMOVE", "NOTHING", at)
+    send("C", "PRESS", at, **held)
+    send("C", "RELEASE", at, **held)
+    yield MOMENT
+
+
 def find(
     wanted: str, as_property: bool = False, upwards: bool = False, place: Place = SIDEBAR, across: float = 0.36
 ) -> Iterator[float]:
     """Point at place after place of a region until the wanted button is under the mouse."""
     seen = []
     for at in 3 * spots(place, across, upwards):  # again, as a button is not there while its panel is drawn anew
-        bpy.context.window_manager.clipboard = "nothing"
-        held = {"ctrl": True} | ({"alt": True, "shift": True} if as_property else {})
-        # All at once, as Blender then draws once: a sidebar has many places.
-        # Twice: the first move leaves the button of the place before, and only the second enters the one at this place.
-        send("MOUSEMOVE", "NOTHING", Spot(at.x - 1, at.y, at.window))
-        send("MOUSEMOVE", "NOTHING", at)
-        send("C", "PRESS", at, **held)
-        send("C", "RELEASE", at, **held)
-        yield MOMENT
+        yield from copied(at, as_property)
         found = bpy.context.window_manager.clipboard
         seen.append(found)
         if wanted in found:
@@ -167,8 +172,12 @@ def find(
 def click(
     wanted: str, as_property: bool = False, upwards: bool = False, place: Place = SIDEBAR, across: float = 0.36
 ) -> Iterator[float]:
-    """Find a button and press it."""
-    yield from find(wanted, as_property, upwards, place, across)
+    """Find a button and press it; one that a row above has moved in the meantime is found again, as by a person."""
+    for _ in range(5):
+        yield from find(wanted, as_property, upwards, place, across)
+        yield from copied(report["places"][wanted], as_property)
+        if wanted in bpy.context.window_manager.clipboard:
+            break
     yield from press("LEFTMOUSE", report["places"][wanted])
 
 
