@@ -54,6 +54,30 @@ class KeyStore:
         delete_server_key(self._folder, address)
         self.show(address)
 
+    def use_known_key(self, address: str, announced: str) -> bool:
+        """Whether a key with the announced fingerprint is known; it is then stored for this address too.
+
+        Raises KeyStoreError where the address has another key: an announcement, which anybody can make, replaces none.
+        """
+        stored = server_key(self._folder, address)
+        if stored is not None:
+            if fingerprint(stored) == announced:
+                return True
+            raise KeyStoreError(
+                say(
+                    "The key of {address} has the fingerprint {stored}, and the server that was found says "
+                    "{announced}; if it was set up anew, paste its connection string",
+                    address=address,
+                    stored=fingerprint(stored),
+                    announced=announced,
+                )
+            )
+        known = known_keys(self._folder).get(announced)
+        if known is None:
+            return False
+        save_server_key(self._folder, ConnectionString(address, known))
+        return True
+
     def own_key_text(self) -> str:
         """This installation's public key as text, created at its first use. Raises KeyStoreError, ImportError."""
         self.own = own_key_pair(self._folder).public
@@ -142,6 +166,26 @@ def known_servers(folder: Path) -> list[str]:
         return list(_read_servers(folder))
     except KeyStoreError:
         return []
+
+
+def known_keys(folder: Path) -> dict[str, bytes]:
+    """The stored keys of servers by their fingerprints; {} when they cannot be read, without those that are damaged."""
+    try:
+        stored = _read_servers(folder).values()
+    except KeyStoreError:
+        return {}
+    keys = []
+    for text in stored:
+        try:
+            keys.append(parse_key(text))
+        except ValueError:
+            continue  # `server_key` says so when it is used
+    return {fingerprint(key): key for key in keys}
+
+
+def known_fingerprints(folder: Path) -> frozenset[str]:
+    """Fingerprints of the servers whose keys are stored."""
+    return frozenset(known_keys(folder))
 
 
 def _read_servers(folder: Path) -> dict[str, str]:

@@ -16,6 +16,7 @@ from . import (
     lora_operators,
     model_labels,
     refine_operators,
+    search_operators,
     server_settings,
 )
 from .jobs_panel import DREAMWRIGHT_PT_jobs, DREAMWRIGHT_PT_preview, DREAMWRIGHT_UL_jobs
@@ -48,6 +49,8 @@ class DREAMWRIGHT_PT_server(SidebarPanel, bpy.types.Panel):
             row = layout.row(align=True)
             row.prop(chosen, "address", text="")
             row.operator("dreamwright.paste_connection", text="", icon="PASTEDOWN")
+            row.operator("dreamwright.find_servers", text="", icon="VIEWZOOM")
+            search_operators.draw_found(layout)
         for line in labels.wrapped(advice, columns(context)):
             layout.label(text=line)
         self._draw_keys(layout, session)

@@ -52,6 +52,11 @@ def fingerprint(key: bytes) -> str:
     return "-".join(word[start : start + 4] for start in range(0, 16, 4))
 
 
+def is_fingerprint(text: str) -> bool:
+    """Whether a text has the form of a fingerprint: four groups of four letters and digits of base32."""
+    return re.fullmatch(r"[a-z2-7]{4}(-[a-z2-7]{4}){3}", text) is not None
+
+
 def _shown(word: str) -> str:
     return repr(word if len(word) <= 70 else word[:69] + "…")
 

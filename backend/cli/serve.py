@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ..server.app import Server
     from ..server.monitoring.metrics import Exporter
     from ..server.policy import Policy
+    from ..server.transport.announcement import Announcement
     from ..server.web.address import WebAddress
 
 log = logging.getLogger(__name__)
@@ -140,6 +141,7 @@ def check_addresses(options: argparse.Namespace) -> None:
         from ..server.monitoring.metrics import read_address
 
         read_address(options.metrics)
+    check_announcement_of(options)
     web_address(options)
 
 
@@ -159,6 +161,7 @@ def _serve(
 
     devices, runner = ((), ray_runner(options, state)) if options.ray else (all_devices(options.device), None)
     page = web_address(options)  # refused before anything is opened
+    check_announcement_of(options)
     os.umask(0o077)  # prompts, meshes and logs are no other user's of this machine, in any folder
     try:
         server = Server(options.address, state, devices, options.encrypt, policy, runner)
@@ -166,6 +169,7 @@ def _serve(
         raise ConfigError(
             f"the state folder {str(state)!r} cannot be used: {error.strerror or error}; choose another with --state"
         ) from error
+    exporter, announcement = None, None
     try:
         exporter = open_metrics(options.metrics, server)
         # The first line is for programs that start a server and wait for it; the rest is for people.
@@ -174,6 +178,7 @@ def _serve(
             print_connection_string(state, server.address, server.server_key, options.reached_as)
         if page is not None:
             print_web_page(state, server.serve_web(page), server.server_key is not None)
+        announcement = announce(options, server)
     except BaseException:
         server.close()
         raise
@@ -186,8 +191,9 @@ def _serve(
         log.critical("the server ended by an unexpected error", exc_info=True)
         return 1
     finally:
-        if exporter is not None:
-            exporter.close()
+        for opened in (announcement, exporter):
+            if opened is not None:
+                opened.close()
     log.info("server stopped", extra={"complete": is_complete})
     return 1 if stopping() > 1 and not is_complete else 0
 
@@ -202,6 +208,25 @@ def open_metrics(address: str | None, server: Server) -> Exporter | None:
     server.publish_metrics = exporter.publish
     print(f"metrics for Prometheus are at {exporter.url}", flush=True)
     return exporter
+
+
+def check_announcement_of(options: argparse.Namespace) -> None:
+    """Raises ConfigError where the options ask for an announcement that cannot be made."""
+    if options.announce:
+        from ..server.transport.announcement import check_announcement
+
+        check_announcement(options.address)
+
+
+def announce(options: argparse.Namespace, server: Server) -> Announcement | None:
+    """Announce the server on the local network, where the options ask for it. Raises ConfigError."""
+    if not options.announce or server.server_key is None:
+        return None
+    from ..server.transport.announcement import Announcement
+
+    announcement = Announcement(server.address, server.server_key)
+    print(f"announced on the local network at {', '.join(announcement.addresses)}", flush=True)
+    return announcement
 
 
 def web_address(options: argparse.Namespace) -> WebAddress | None:

@@ -164,6 +164,12 @@ OPTIONS: tuple[ServeOption, ...] = (
         "HOST",
         example="gpu-box.studio.example",
     ),
+    ServeOption(
+        "announce",
+        "switch",
+        "announce the address and the key's fingerprint on the local network (mDNS), for Find Servers in Blender",
+        False,
+    ),
     *_limits(),
     ServeOption(
         "grace",

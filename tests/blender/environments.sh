@@ -41,8 +41,8 @@ module() {
 }
 
 debian() {
-    # Debian's own Blender: 3.4 on Debian 12. Its Python is the system's, hence the system's zmq, msgpack and numpy.
-    local packages=(blender xvfb python3-zmq python3-msgpack python3-numpy) wanted=() package log="$folder/debian.log"
+    # Debian's own Blender: 3.4 on Debian 12. Its Python is the system's, hence the system's packages.
+    local packages=(blender xvfb python3-zmq python3-msgpack python3-numpy python3-dnspython python3-ifaddr) wanted=() package log="$folder/debian.log"
     if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then
         missing "Debian's Blender: this machine has no apt; its tests skip"
         return

@@ -12,7 +12,8 @@ import tempfile
 from pathlib import Path
 
 LOCK_NAME = "wheels.lock"
-PACKAGES = {"pyzmq": "27.3.0", "msgpack": "1.2.4"}
+PACKAGES = {"pyzmq": "27.3.0", "msgpack": "1.2.4", "dnspython": "2.9.2", "ifaddr": "0.2.0"}
+PURE = ("dnspython", "ifaddr")  # one wheel serves every platform and Python
 PYTHONS = ("3.11", "3.13")  # Blender 4.2 to 5.0, and 5.1 onwards
 # Blender's name of a platform -> pip's. Blender 4.2 needs macOS 11 and glibc 2.28; wheels for newer ones do not load.
 PLATFORMS = {
@@ -46,6 +47,8 @@ def sha256(path: Path) -> str:
 def platforms_of(wheel: str) -> set[str]:
     """Blender's platforms for which a wheel is, by its file name."""
     tag = wheel.removesuffix(".whl").rsplit("-", 1)[-1]
+    if tag == "any":
+        return set(PLATFORMS)
     system = {"win": "windows", "mac": "macos", "man": "linux"}.get(tag[:3])
     for ending, machines in (
         ("universal2", ("arm64", "x64")),
@@ -82,9 +85,10 @@ def read_lock(path: Path) -> dict[str, str]:
             found = [
                 name for name in pins if name.startswith(f"{package}-{version}-") and platform in platforms_of(name)
             ]
-            if len(found) != len(PYTHONS):
+            needed = 1 if package in PURE else len(PYTHONS)
+            if len(found) != needed:
                 raise BuildError(
-                    f"{path} has {len(found)} wheels of {package} {version} for {platform} and needs {len(PYTHONS)}, "
+                    f"{path} has {len(found)} wheels of {package} {version} for {platform} and needs {needed}, "
                     f"for Python {' and '.join(PYTHONS)}: run build_addon.py --lock"
                 )
     return pins
