@@ -9,12 +9,9 @@ intervals of its timers.
 
 from __future__ import annotations
 
-import argparse
 import datetime
 import os
 import platform
-import sys
-import tempfile
 import time
 import zlib
 from pathlib import Path
@@ -22,11 +19,10 @@ from typing import Any
 
 import numpy as np
 from checkout import commit
-from tick_runs import ROOT, measure, serve
+from tick_runs import ROOT, measure_each, serve, tick_parser
 
 from dreamwright.shared.messages import PreviewFrame
-from tests.testing.blenders import Blender, blenders
-from tests.testing.built_addon import build_into
+from tests.testing.blenders import Blender
 from tests.testing.fake_server import FakeServer
 
 SIZE, PER_SECOND, RINGS = 256, 10, 225
@@ -121,26 +117,18 @@ def machine() -> str:
 
 def main() -> None:
     """Measure, print, and append where asked."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--blenders", nargs="*", default=["bpy-4.5.15", "blender-3.4.1"])
+    parser = tick_parser(__doc__)
     parser.add_argument("--record", action="store_true", help="append the table to docs/results/results.md")
-    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
         serve(Streamer())
         return
     where = machine()
     rows, notes = [], []
-    with tempfile.TemporaryDirectory(prefix="dreamwright-bench-") as folder:
-        built = build_into(Path(folder))
-        for blender in blenders():
-            if blender.name in options.blenders:
-                if blender.missing:
-                    print(f"{blender.name} is left out: {blender.missing}", file=sys.stderr)
-                    continue
-                row, more = row_of(blender, measure(__file__, "inside_blender_tick.py", blender, built.universal, {}))
-                rows.append(row)
-                notes += more
+    for blender, report in measure_each(options.blenders, __file__, "inside_blender_tick.py", {}):
+        row, more = row_of(blender, report)
+        rows.append(row)
+        notes += more
     text = "\n".join([
         f"## Time of the add-on's ticks in Blender, {datetime.date.today()}, commit {commit()}, {where}",
         "",

@@ -9,20 +9,16 @@ called at the intervals of its timers, and no icons are drawn.
 
 from __future__ import annotations
 
-import argparse
-import tempfile
 import time
 import zlib
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from blender_tick import TARGETS, machine
-from tick_runs import measure, serve
+from tick_runs import measure_each, serve, tick_parser
 
 from dreamwright.shared.messages import PreviewFrame
-from tests.testing.blenders import Blender, blenders
-from tests.testing.built_addon import build_into
+from tests.testing.blenders import Blender
 from tests.testing.fake_server import FakeServer
 
 VARIATIONS, HEIGHT, WIDTH = 8, 96, 288  # pixels of the server's previews
@@ -74,27 +70,16 @@ def row_of(blender: Blender, report: dict[str, Any]) -> str:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--blenders", nargs="*", default=["bpy-4.5.15", "blender-3.4.1"])
-    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    options = tick_parser(__doc__).parse_args()
     if options.serve:
         serve(GroupServer())
         return
     print(f"{VARIATIONS} variations, {machine()}; milliseconds, target: median below {TARGETS['median']:.0f}\n")
     print("| Blender | ticks | median | 99% | maximum | median CPU | maximum CPU | a thumbnail, CPU | the sheet, CPU |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
-    with tempfile.TemporaryDirectory(prefix="dreamwright-bench-") as folder:
-        built = build_into(Path(folder))
-        for blender in blenders():
-            if blender.name not in options.blenders:
-                continue
-            if blender.missing:
-                print(f"{blender.name}: {blender.missing}")
-                continue
-            variables = {"VARIATIONS": str(VARIATIONS)}
-            report = measure(__file__, "inside_contact_sheet.py", blender, built.universal, variables)
-            print(row_of(blender, report))
+    variables = {"VARIATIONS": str(VARIATIONS)}
+    for blender, report in measure_each(options.blenders, __file__, "inside_contact_sheet.py", variables):
+        print(row_of(blender, report))
 
 
 if __name__ == "__main__":

@@ -9,23 +9,19 @@ a module has no window: its ticks are called at the intervals of its timers, and
 
 from __future__ import annotations
 
-import argparse
-import tempfile
 import time
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from blender_tick import TARGETS, machine
 from contact_sheet_tick import HEIGHT, WIDTH, noisy_pictures
-from tick_runs import measure, serve
+from tick_runs import measure_each, serve, tick_parser
 
 from dreamwright.shared.limits import LIVE_MESH_TRIANGLES
 from dreamwright.shared.live_mesh_messages import LiveMeshFrame
 from dreamwright.shared.messages import PreviewFrame
-from tests.testing.blenders import Blender, blenders
-from tests.testing.built_addon import build_into
+from tests.testing.blenders import Blender
 from tests.testing.fake_props import ball, live_mesh_frame
 from tests.testing.fake_server import FakeServer
 
@@ -84,10 +80,7 @@ def row_of(blender: Blender, report: dict[str, Any]) -> str:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--blenders", nargs="*", default=["bpy-4.5.15", "blender-3.4.1"])
-    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    options = tick_parser(__doc__).parse_args()
     if options.serve:
         serve(GrowingServer())
         return
@@ -95,21 +88,12 @@ def main() -> None:
     print(f"{machine()}; milliseconds, targets: median {TARGETS['median']:.0f}, maximum {TARGETS['max']:.0f}\n")
     print("| Blender | ticks | median | 99% | maximum | median CPU | maximum CPU | a live mesh, CPU | a drawing, CPU |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
-    with tempfile.TemporaryDirectory(prefix="dreamwright-bench-") as folder:
-        built = build_into(Path(folder))
-        for blender in blenders():
-            if blender.name not in options.blenders:
-                continue
-            if blender.missing:
-                print(f"{blender.name}: {blender.missing}")
-                continue
-            report = measure(__file__, "inside_live_mesh.py", blender, built.universal, {})
-            print(row_of(blender, report), flush=True)
-            slowest = sorted(report["cpu"], key=lambda tick: -tick["tick"])[:3]
-            notes += [
-                f"{blender.name}, slow tick, ms of CPU: " + ", ".join(f"{name} {ms:.1f}" for name, ms in tick.items())
-                for tick in slowest
-            ]
+    for blender, report in measure_each(options.blenders, __file__, "inside_live_mesh.py", {}):
+        print(row_of(blender, report), flush=True)
+        notes += [
+            f"{blender.name}, slow tick, ms of CPU: " + ", ".join(f"{name} {ms:.1f}" for name, ms in tick.items())
+            for tick in sorted(report["cpu"], key=lambda tick: -tick["tick"])[:3]
+        ]
     print("\n" + "\n".join(notes))
 
 

@@ -3,18 +3,44 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 import sys
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # for the tests' Blenders and fake server
 
-from tests.testing.blenders import Blender, run_script  # noqa: E402
+from tests.testing.blenders import Blender, blenders, run_script  # noqa: E402
+from tests.testing.built_addon import build_into  # noqa: E402
 from tests.testing.fake_server import FakeServer  # noqa: E402
+
+
+def tick_parser(description: str | None) -> argparse.ArgumentParser:
+    """The options that all these benchmarks have; with --serve one is its own server."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--blenders", nargs="*", default=["bpy-4.5.15", "blender-3.4.1"])
+    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
+    return parser
+
+
+def measure_each(
+    names: list[str], benchmark: str, inside: str, variables: Mapping[str, str]
+) -> Iterator[tuple[Blender, dict[str, Any]]]:
+    """`measure` with the built add-on in each of the named Blenders; one that is missing is said and left out."""
+    with tempfile.TemporaryDirectory(prefix="dreamwright-bench-") as folder:
+        built = build_into(Path(folder))
+        for blender in blenders():
+            if blender.name not in names:
+                continue
+            if blender.missing:
+                print(f"{blender.name} is left out: {blender.missing}", file=sys.stderr)
+                continue
+            yield blender, measure(benchmark, inside, blender, built.universal, variables)
 
 
 def serve(server: FakeServer) -> None:
