@@ -112,6 +112,12 @@ class DREAMWRIGHT_OT_finish_mesh(bpy.types.Operator):
     )
     normal_map: BoolProperty(name="Normal Map", description="Bake the shape that the budget loses", default=True)
     levels: IntProperty(name="Coarser Levels", description="Levels of detail after the finest", min=0, max=7, default=3)
+    quads: BoolProperty(
+        name="Quads",
+        description="Join pairs of triangles where shape and textures stay as they are, for subdivision and edge "
+        "loops; most with the even layout. Game engines make triangles of them again",
+        default=False,
+    )
     pivot: EnumProperty(
         name="Pivot",
         description="Where the origin of the finished objects is",
@@ -156,6 +162,7 @@ class DREAMWRIGHT_OT_finish_mesh(bpy.types.Operator):
         column = layout.column()
         column.prop(self, "triangles")
         column.prop(self, "layout_kind")
+        column.prop(self, "quads")
         column.prop(self, "texture")
         column.prop(self, "normal_map")
         column.prop(self, "levels")
@@ -185,7 +192,7 @@ class DREAMWRIGHT_OT_finish_mesh(bpy.types.Operator):
             folder = Path(tempfile.mkdtemp(prefix="run-", dir=base))
             facts = finish_source.write_source(context, source, folder / finish_run.SOURCE)
             facts["pivot"] = self.pivot if "pivot" in self.steps else "keep"
-            facts["place"] = import_places.here()
+            facts["place"], facts["quads"] = import_places.here(), self.quads
             units = import_places.units_per_meter(context.scene)
             _run = finish_run.start(
                 checks.command_path(), folder, import_finished.asset_name(source.name), self._options(units), facts

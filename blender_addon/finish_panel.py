@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The panel of Finish Selected Mesh: the button, or progress and cancel."""
+"""The panel of Finish Selected Mesh: the button, or progress and cancel, and the export of what was made."""
 
 from typing import Any
 
 import bpy
 
-from . import compat, finish_operators, labels
+from . import compat, finish_export, finish_operators, labels
 from .wording import say
 
 
@@ -20,8 +20,11 @@ class DREAMWRIGHT_PT_finish(bpy.types.Panel):
     bl_options = {"DEFAULT_CLOSED"}
 
     def draw(self, context: Any) -> None:
-        """Draw the button, or progress and cancel."""
-        layout = self.layout
+        """Draw the button, or progress and cancel, and the button of the export."""
+        self._draw_run(self.layout)
+        self.layout.operator(finish_export.DREAMWRIGHT_OT_export_finished.bl_idname, icon="EXPORT")
+
+    def _draw_run(self, layout: Any) -> None:
         run = finish_operators.current_run()
         if run is None:
             layout.operator(
@@ -41,4 +44,6 @@ class DREAMWRIGHT_PT_finish(bpy.types.Panel):
         row.operator(finish_operators.DREAMWRIGHT_OT_cancel_finish.bl_idname, text="", icon="X")
 
 
-register, unregister = bpy.utils.register_classes_factory((DREAMWRIGHT_PT_finish,))
+register, unregister = bpy.utils.register_classes_factory(
+    (finish_export.DREAMWRIGHT_OT_export_finished, DREAMWRIGHT_PT_finish)
+)

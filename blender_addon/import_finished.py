@@ -15,10 +15,13 @@ import bpy
 from mathutils import Matrix, Vector
 
 from . import compat, import_places, placement
+from .datablocks.quads import join_into_quads
 from .provenance import PREFIX
 from .wording import say
 
 HULL = "UCX_"  # begins the names of collision hulls
+FINISHED, LEVEL, HULL_NUMBER = PREFIX + "finished", PREFIX + "level", PREFIX + "hull"  # custom properties
+QUADS = PREFIX + "quads"  # of a level: share of its faces
 NAME_CHARACTERS = 40  # so that UCX_NAME_LOD0_00 fits Blender's 63 bytes
 
 
@@ -26,6 +29,23 @@ def asset_name(text: str) -> str:
     """A name of ASCII letters, digits and underscores, as the command itself makes it; "prop" where nothing stays."""
     plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
     return re.sub(r"[^A-Za-z0-9]+", "_", plain).strip("_")[:NAME_CHARACTERS].strip("_") or "prop"
+
+
+def levels_of(collection: Any) -> dict[str, Any]:
+    """The levels of detail of a finished collection, from fine to coarse, by the names that engines expect.
+
+    Blender adds numbers to names that are taken; of copies of a level only the first counts.
+    """
+    found = [one for one in sorted(collection.objects, key=lambda one: one.name) if LEVEL in one]
+    first = {one[LEVEL]: one for one in reversed(found)}
+    return {f"{collection[FINISHED]}_LOD{number}": first[number] for number in sorted(first)}
+
+
+def hulls_of(collection: Any) -> dict[str, Any]:
+    """The collision hulls of a finished collection, copies too, by the names that engines expect."""
+    found = [one for one in collection.objects if HULL_NUMBER in one]
+    found.sort(key=lambda one: (one[HULL_NUMBER], one.name))
+    return {f"{HULL}{collection[FINISHED]}_LOD0_{number:02d}": one for number, one in enumerate(found)}
 
 
 def import_finished(made: Path, name: str, source: dict[str, Any], stage: import_places.Stage | None = None) -> str:
@@ -70,6 +90,7 @@ def _objects(context: Any, path: Path, name: str, source: dict[str, Any], report
     if not meshes:
         raise ValueError(say("the finished files hold no mesh"))
     collection = bpy.data.collections.new(name)
+    collection[FINISHED] = name
     context.scene.collection.children.link(collection)
     for one in meshes:
         for other in list(one.users_collection):
@@ -84,7 +105,12 @@ def _objects(context: Any, path: Path, name: str, source: dict[str, Any], report
         for key in ("screen_size", "hausdorff", "texels_per_m"):
             if key in figures:
                 level[PREFIX + key] = float(figures[key])
-    for hull in hulls:
+    for number, level in enumerate(levels):
+        level[LEVEL] = number
+        if source.get("quads"):
+            level[QUADS] = join_into_quads(level.data)
+    for number, hull in enumerate(hulls):
+        hull[HULL_NUMBER] = number
         hull.display_type = "WIRE"
     context.view_layer.update()
     for one in [*levels[1:], *hulls]:
@@ -100,6 +126,16 @@ def _objects(context: Any, path: Path, name: str, source: dict[str, Any], report
         hull_text = say(" and 1 collision hull")
     else:
         hull_text = say(" and {count} collision hulls", count=len(hulls)) if hulls else ""
+    if source.get("quads"):
+        return say(
+            "Finished “{object}”: levels of {counts} faces, of which {shares} % are quads{hull_text}, in the "
+            "collection “{name}”",
+            object=source["object"],
+            counts=counts,
+            shares=", ".join(f"{100 * level[QUADS]:.0f}" for level in levels),
+            hull_text=hull_text,
+            name=collection.name,
+        )
     return say(
         "Finished “{object}”: levels of {counts} triangles{hull_text}, in the collection “{name}”",
         object=source["object"],

@@ -20,14 +20,17 @@ TIMEOUT_S = 300.0
 SCRIPT = Path(__file__).with_name("finish_fbx.py")
 
 
-def fbx_bytes(asset: Asset, whole: bytes, program: Path | None) -> bytes:
-    """The FBX of a .glb that holds all objects of the asset. Raises ExportError."""
+def fbx_file(asset: Asset, whole: bytes, program: Path | None, quads: bool = False) -> tuple[bytes, list[float]]:
+    """The FBX of a .glb that holds all objects of the asset, and for `quads` each level's share of faces that are.
+
+    Raises ExportError.
+    """
     command = blender_command(program)
     with tempfile.TemporaryDirectory(prefix="dreamwright-") as folder:
-        source, out = Path(folder) / "asset.glb", Path(folder) / "asset.fbx"
+        source, out, shares = (Path(folder) / one for one in ("asset.glb", "asset.fbx", "shares.json"))
         source.write_bytes(whole)
         arguments = {
-            "glb": str(source), "out": str(out), "name": asset.name,
+            "glb": str(source), "out": str(out), "name": asset.name, "quads": quads, "shares": str(shares),
             "levels": [asset.level_name(number) for number in range(len(asset.levels))],
         }  # fmt: skip
         environment = own_folder_first(command[0], {**os.environ, "DREAMWRIGHT_FBX": json.dumps(arguments)})
@@ -43,4 +46,4 @@ def fbx_bytes(asset: Asset, whole: bytes, program: Path | None) -> bytes:
                 f"Blender wrote no FBX ({said[0].strip() if said else f'exit status {done.returncode}'}); leave --fbx "
                 "out, or name another --blender"
             )
-        return out.read_bytes()
+        return out.read_bytes(), json.loads(shares.read_text(encoding="utf-8"))

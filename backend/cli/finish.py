@@ -67,6 +67,9 @@ def add_arguments(subparsers: Any) -> argparse.ArgumentParser:
     )
     parser.add_argument("--fbx", action="store_true", help="write an FBX too, with a Blender")
     parser.add_argument(
+        "--quads", action="store_true", help="join pairs of triangles into quads in the FBX, where textures stay valid"
+    )
+    parser.add_argument(
         "--blender", type=Path, metavar="PROGRAM", help="the Blender (default: bpy in this Python, else on PATH)"
     )
     return parser
@@ -86,15 +89,18 @@ def config_from(options: argparse.Namespace) -> FinishConfig:
 
 def run(options: argparse.Namespace) -> int:
     """Finish. Raises DreamwrightError for what the user can mend; then nothing was written."""
+    from ..errors import ConfigError
     from ..finishing.asset_files import asset_files
     from ..finishing.asset_name import asset_name
     from ..finishing.finish import Finishing
     from ..io.blender_program import blender_command
     from ..io.output_files import check_folder_writable
-    from .fbx_export import fbx_bytes
+    from .fbx_export import fbx_file
 
     config, name = config_from(options), asset_name(options.name or options.mesh.stem)
     check_folder_writable(options.out)
+    if options.quads and not options.fbx:
+        raise ConfigError("--quads is given without --fbx; the other files are glTF, of triangles only; add --fbx")
     if options.fbx:
         blender_command(options.blender)
     dense = read_dense(options.mesh, options.up, config)
@@ -110,9 +116,12 @@ def run(options: argparse.Namespace) -> int:
     if options.scene:
         files = {f"{name}_scene.glb": made.whole, **files}
     if options.fbx:
-        files = {f"{name}.fbx": fbx_bytes(asset, made.whole, options.blender), **files}
+        fbx, shares = fbx_file(asset, made.whole, options.blender, options.quads)
+        files = {f"{name}.fbx": fbx, **files}
     write_files(options.out, files)
     print(describe(asset))
+    if options.quads:
+        print(f"quads in the FBX: {', '.join(f'{100 * share:.0f}%' for share in shares)} of each level's faces")
     print(f"{len(files)} files in {options.out}, {time.monotonic() - began:.0f} s")
     return 0
 

@@ -94,6 +94,32 @@ def check_fbx(path: Path, name: str) -> None:
         assert size == pytest.approx([2, 2, 2], rel=0.15)  # a coarse ball's corners reach in by the sagitta
 
 
+@needs_bpy
+@pytest.mark.slow
+def test_quads_and_textures_of_the_fbx(ball: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Most faces are quads, as is said; each level has its own two textures."""
+    assert finish(ball, tmp_path, *QUICK, "--set", "finish.layout=even", "--fbx", "--quads", "--name", "ball") == 0
+    (line,) = [one for one in capsys.readouterr().out.splitlines() if one.startswith("quads in the FBX: ")]
+    script = (
+        "import bpy, json, sys\n"
+        "bpy.ops.wm.read_factory_settings(use_empty=True)\n"
+        "bpy.ops.import_scene.fbx(filepath=sys.argv[1])\n"
+        "levels = [bpy.data.objects[f'ball_LOD{number}'].data for number in range(3)]\n"
+        "sides = [[len(face.vertices) for face in one.polygons] for one in levels]\n"
+        "nodes = [[node for node in one.materials[0].node_tree.nodes if node.type == 'TEX_IMAGE'] for one in levels]\n"
+        "print('FOUND ' + json.dumps([sides, [sorted(node.image.name for node in one) for one in nodes]]))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path / "ball.fbx")], capture_output=True, text=True, timeout=200
+    )
+    assert "FOUND " in done.stdout, done.stderr
+    sides, images = json.loads(done.stdout.partition("FOUND ")[2].splitlines()[0])
+    shares = [one.count(4) / len(one) for one in sides]
+    assert shares[0] > 0.5
+    assert line == f"quads in the FBX: {', '.join(f'{100 * share:.0f}%' for share in shares)} of each level's faces"
+    assert images == [[f"ball_LOD{number}_albedo", f"ball_LOD{number}_normal"] for number in range(3)]
+
+
 def test_steps_alone(ball: Path, tmp_path: Path) -> None:
     """Only the pivot: the same triangles and vertex colors; uv and bake: a texture on the given triangles."""
     assert finish(ball, tmp_path / "pivot", "--only", "pivot", "--name", "Ball!") == 0
@@ -118,6 +144,7 @@ def test_faults_are_one_sentence_and_leave_nothing(
         (line, tmp_path / "line", (), "none of the mesh's 1 triangles has an area"),
         (ball, taken, (), "it is a file; give the name of a folder"),
         (ball, tmp_path / "ball", ("--roughness", "2"), "finish.roughness is 2; allowed is 0 to 1"),
+        (ball, tmp_path / "quads", ("--quads",), "--quads is given without --fbx"),
         (tmp_path / "none.glb", tmp_path / "none", (), "No such file"),
         (ball, tmp_path / "shape", (*QUICK, "--set", "finish.deviation=0.0001"), "collapses at a budget of 300"),
     ):
