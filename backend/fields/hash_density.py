@@ -5,6 +5,7 @@
 
 A normal needs the derivative, and a loss on it needs that derivative's gradient. Autograd's second order would keep
 many tensors a point; here both are written out, and a piece of the points passes through all of it in the cache.
+Where the compiled loops of `hash_loops.py` can run, they do what is left of a piece without the network.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .hash_encoding import HashTable, Part, cells, corner_values, corner_weights, sides_of, weight_slopes
+from .hash_encoding import HashTable, Part, cells, corner_values, corner_weights, sides_of, takes_loops, weight_slopes
 from .relu_network import backpropagate, backpropagate_slope, hidden_layers, slope_layers
 
 
@@ -60,8 +61,13 @@ class _DensityWithSlope(torch.autograd.Function):
         points = where.shape[1]
         features, raw = table.new_empty(len(table), active, points), table.new_empty(1, points)
         slope = torch.empty_like(where)
+        looped = takes_loops(table, where)
+        if looped:
+            from . import hash_loops  # loads the compiler, which takes a second
+
+            hash_loops.encode_into(features, table, where, layout)
         for piece in layout.pieces(points, active):
-            found = _look_up(table, where[:, piece], layout, active)
+            found = [] if looped else _look_up(table, where[:, piece], layout, active)
             for cell in found:
                 shares = corner_weights(cell.sides)
                 for feature, values in enumerate(cell.values):
@@ -69,7 +75,10 @@ class _DensityWithSlope(torch.autograd.Function):
             layers = hidden_layers(weights, features[:, :, piece].flatten(0, 1))
             raw[:, piece] = weights[-1] @ layers[-1]
             factors = slope_layers(weights, layers)[-1].view(len(table), active, -1)
-            slope[:, piece] = sum(_slope(cell, factors[:, cell.part.levels]) for cell in found)
+            if looped:
+                slope[:, piece] = hash_loops.slope_of(table, where[:, piece], factors, layout)
+            else:
+                slope[:, piece] = sum(_slope(cell, factors[:, cell.part.levels]) for cell in found)
         ctx.save_for_backward(table, where, features, *weights)
         ctx.layout, ctx.active = layout, active
         return features, raw[0], slope
@@ -80,14 +89,23 @@ class _DensityWithSlope(torch.autograd.Function):
         table, where, features, *weights = ctx.saved_tensors
         layout, active = ctx.layout, ctx.active
         total, for_weights = torch.zeros_like(table), [torch.zeros_like(weight) for weight in weights]
+        looped = takes_loops(table, where) and not torch.is_grad_enabled()  # enabled: a gradient of this gradient
+        if looped:
+            from . import hash_loops
         for piece in layout.pieces(where.shape[1], active):
-            found = _look_up(table, where[:, piece], layout, active)
+            found = [] if looped else _look_up(table, where[:, piece], layout, active)
             layers = hidden_layers(weights, features[:, :, piece].flatten(0, 1))
             shape = len(table), active, layers[0].shape[1]
             pulled = backpropagate(weights, layers, of_raw[None, piece], for_weights).view(shape)
             pulled = pulled + of_features[:, :, piece]
             slopes = slope_layers(weights, layers)
-            factors, of_factors = slopes[-1].view(shape), torch.empty_like(pulled)
+            factors = slopes[-1].view(shape)
+            if looped:
+                of_factors = hash_loops.add_slope_gradient(
+                    total, table, where[:, piece], pulled, factors, of_slope[:, piece], layout
+                )
+            else:
+                of_factors = torch.empty_like(pulled)
             for cell in found:
                 levels, entries = cell.part.levels, cell.part.entries
                 shares = corner_weights(cell.sides)

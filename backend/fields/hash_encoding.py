@@ -7,6 +7,8 @@
 The gradient is written by hand: it adds each corner's share to the table, without a tensor of rows. Corners come first
 and points last in every tensor, so that each operation runs over contiguous points. Points are processed in pieces that
 stay in the processor's cache. `hash_density.py` adds the derivative.
+
+Float32 tables on a CPU go through the compiled loops of `hash_loops.py` instead, which do the same sums.
 """
 
 from __future__ import annotations
@@ -134,12 +136,22 @@ def corner_values(table: Tensor, part: Part, index: Tensor, feature: int) -> Ten
     return table[feature, part.entries].index_select(0, index.view(-1)).view(index.shape)
 
 
+def takes_loops(table: Tensor, where: Tensor) -> bool:
+    """Whether the compiled loops of `hash_loops` can serve this table and these positions."""
+    return all(values.device.type == "cpu" and values.dtype == torch.float32 for values in (table, where))
+
+
 class _Encoding(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, table: Tensor, where: Tensor, layout: HashTable, active: int) -> Tensor:
         ctx.save_for_backward(where)
         ctx.layout, ctx.active, ctx.shape = layout, active, table.shape
         out = table.new_empty(len(table), active, where.shape[1])
+        if takes_loops(table, where):
+            from . import hash_loops  # loads the compiler, which takes a second
+
+            hash_loops.encode_into(out, table, where, layout)
+            return out
         for piece in layout.pieces(where.shape[1], active):
             for part in layout.parts(active):
                 index, place = cells(part, where[:, piece])
@@ -154,6 +166,11 @@ class _Encoding(torch.autograd.Function):
         (gradient,) = gradients
         (where,) = ctx.saved_tensors
         total = gradient.new_zeros(ctx.shape)
+        if takes_loops(gradient, where) and not torch.is_grad_enabled():  # enabled: a gradient of this gradient
+            from . import hash_loops
+
+            hash_loops.add_gradient(total, where, gradient, ctx.layout)
+            return total, None, None, None
         for piece in ctx.layout.pieces(where.shape[1], ctx.active):
             for part in ctx.layout.parts(ctx.active):
                 index, place = cells(part, where[:, piece])

@@ -7,12 +7,10 @@ cache, where the general renderer writes arrays of all samples to memory some fi
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from ..fields.compiled_loops import compiled, inlined
 
 Floats = NDArray[np.float32]
 
@@ -25,20 +23,6 @@ ZERO, HALF, ONE, TWO = np.float32(0), np.float32(0.5), np.float32(1), np.float32
 LINEAR_FROM = np.float32(20)  # softplus(x) = x above, as in torch
 LARGEST_EXPONENT = np.float32(11)  # fields.density.LARGEST_EXPONENT
 SHORTEST_NORMAL, SHORTEST_WAY = np.float32(1e-6), np.float32(1e-12)  # the eps of each normalization
-
-OPTIONS: Any = {"error_model": "numpy", "fastmath": {"contract", "nsz"}}
-inlined: Any = njit(inline="always", **OPTIONS)
-
-
-def compiled(loop: Callable[..., Any]) -> Any:
-    """A loop as machine code, kept on disk where any cache folder can be written.
-
-    The interpreter's lock is free while it runs, so that threads share the rays.
-    """
-    try:
-        return njit(nogil=True, cache=True, **OPTIONS)(loop)
-    except RuntimeError:  # numba finds no folder; compiling takes seconds in each process then
-        return njit(nogil=True, **OPTIONS)(loop)
 
 
 @inlined

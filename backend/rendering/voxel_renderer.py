@@ -3,18 +3,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ..config.schema import RenderConfig
+from ..fields.compiled_loops import array, run_parts
 from ..fields.dense_grids import DenseGrids
 from ..fields.interfaces import Field
 from . import voxel_kernels as kernels
@@ -25,21 +23,6 @@ from .sampling import sphere_interval
 PARTS = 4
 ROW = 8  # numbers of a vertex's appearance, padded to what a vector register holds
 ACTIVATIONS = {"exp": kernels.EXP, "softplus": kernels.SOFTPLUS}
-
-
-def run_parts(function: Callable[[int], Any]) -> list[Any]:
-    """`function` of each part, on as many threads as torch may use; results in the parts' order."""
-    threads = min(PARTS, torch.get_num_threads())
-    if threads == 1:
-        return [function(part) for part in range(PARTS)]
-    with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(function, range(PARTS)))
-
-
-def array(values: Tensor) -> NDArray[Any]:
-    """The contiguous array of a CPU tensor."""
-    numbers: NDArray[Any] = values.detach().contiguous().numpy()
-    return numbers
 
 
 @dataclass(frozen=True)
@@ -71,7 +54,9 @@ class GridSums(torch.autograd.Function):
         ctx.plan = plan
         grids = array(raw), array(appearance)
         sums = np.empty((plan.count, kernels.COLUMNS), np.float32)
-        found = run_parts(lambda part: kernels.render_rays(*plan.bounds(part), *plan.rays, *grids, *plan.shading, sums))
+        found = run_parts(
+            lambda part: kernels.render_rays(*plan.bounds(part), *plan.rays, *grids, *plan.shading, sums), PARTS
+        )
         count = torch.tensor(sum(found))
         ctx.mark_non_differentiable(count)
         return torch.from_numpy(sums), count
@@ -90,7 +75,7 @@ class GridSums(torch.autograd.Function):
                 *plan.bounds(part), *plan.rays, *grids, *plan.shading, given, *(array(gradient) for gradient in mine)
             )
 
-        run_parts(run_part)
+        run_parts(run_part, PARTS)
         return own[0].sum(0), own[1].sum(0), None
 
 

@@ -15,7 +15,7 @@ from numba import njit
 from dreamwright.backend.cameras.poses import orbit_cameras
 from dreamwright.backend.config.schema import FieldConfig, RenderConfig
 from dreamwright.backend.errors import ConfigError
-from dreamwright.backend.fields import build_field
+from dreamwright.backend.fields import build_field, compiled_loops
 from dreamwright.backend.fields.dense_grids import DenseGrids
 from dreamwright.backend.rendering import voxel_kernels as kernels
 from dreamwright.backend.rendering.compositing import rendering_weights
@@ -192,5 +192,5 @@ def test_loops_compile_without_a_cache_folder(monkeypatch: pytest.MonkeyPatch) -
             raise RuntimeError("cannot cache function: no locator available")
         return njit(**options)
 
-    monkeypatch.setattr(kernels, "njit", without_folder)
-    assert kernels.compiled(lambda x: x + 1)(2) == 3
+    monkeypatch.setattr(compiled_loops, "njit", without_folder)
+    assert compiled_loops.compiled(lambda x: x + 1)(2) == 3
