@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.testing.blender_reports import INSIDE, report_of
+from tests.testing.blender_reports import INSIDE, report_of, run_at_window
 from tests.testing.blenders import Blender, run_script
 from tests.testing.built_addon import Built
 
@@ -45,3 +45,11 @@ def test_quads_and_fbx_in_each_blender(blender_install: Blender, built: Built) -
     group = dict.fromkeys(("Ball_LOD0", "Ball_LOD1"), "Ball")
     assert group.items() <= report["file"].items() and report["file"]["UCX_Ball_LOD0_00"] == ""
     assert report["images"] == [f"Ball_LOD{number}_{kind}" for number in range(2) for kind in ("albedo", "normal")]
+
+
+@pytest.mark.slow
+def test_file_dialog_of_the_export(built: Built) -> None:
+    """A press of the button, a press of Return: the file has the asset's name, also in local view."""
+    report = run_at_window("export_in_window.py", built.universal, "export", {}).report
+    assert report["local view"] and report["name"] == "Mug.fbx" and report["in home"]
+    assert report["holds the level"] and report["objects"] == ["Camera", "Cube", "Light"]
