@@ -39,7 +39,7 @@ def operators() -> Iterable[tuple[str, Any]]:
 
 
 def undocumented() -> list[str]:
-    """Operators and properties without a name or a tooltip."""
+    """Operators, and properties that are shown, without a name or a tooltip."""
     inherited = {"rna_type", "name", "properties", "remove_name", "remove_active"} | set(
         bpy.types.Operator.bl_rna.properties.keys()
     )
@@ -50,7 +50,7 @@ def undocumented() -> list[str]:
     ]
     undocumented_names = [verb for verb, rna in kinds[: -len(groups)] if not rna.name or not rna.description]
     for owner, rna in kinds:
-        known = [one for one in rna.properties if one.identifier not in inherited]
+        known = [one for one in rna.properties if one.identifier not in inherited and not one.is_hidden]
         undocumented_names += [f"{owner}.{one.identifier}" for one in known if not one.name or not one.description]
     return undocumented_names
 
