@@ -13,6 +13,7 @@ import pytest
 
 bpy = pytest.importorskip("bpy")
 
+from tests.blender.scripts.shaded_triangles import angle_deg, shaded_triangles
 from tests.testing.blenders import ROOT
 
 SQUARE = [(0, 0, 0), (1, 0, 0), (1, 1, 0), (0, 1, 0)]
@@ -56,27 +57,6 @@ def grid(count: int) -> tuple[np.ndarray, np.ndarray]:
     first = np.array([row * (count + 1) + column for row in range(count) for column in range(count)])
     a, b, c, d = first, first + 1, first + count + 2, first + count + 1
     return vertices, np.concatenate([np.stack([a, b, c], 1), np.stack([a, c, d], 1)])
-
-
-def triangles(mesh: Any) -> dict[Any, Any]:
-    """Each triangle that Blender shades, by its corners' places and UVs: their normals, tangents and signs."""
-    mesh.calc_loop_triangles()
-    mesh.calc_tangents(uvmap=mesh.uv_layers[0].name)
-    found = {}
-    for triangle in mesh.loop_triangles:
-        corners = []
-        for at in triangle.loops:
-            loop = mesh.loops[at]
-            place = (*mesh.vertices[loop.vertex_index].co, *mesh.uv_layers[0].data[at].uv)
-            corners.append((place, np.array([*loop.normal, *loop.tangent]), loop.bitangent_sign))
-        first = min(range(3), key=lambda one: corners[one][0])
-        corners = corners[first:] + corners[:first]
-        found[tuple(place for place, _, _ in corners)] = [(frame, sign) for _, frame, sign in corners]
-    return found
-
-
-def angle_deg(one: np.ndarray, other: np.ndarray) -> float:
-    return math.degrees(2 * math.asin(min(1.0, float(np.linalg.norm(one - other)) / 2)))
 
 
 def test_grid_becomes_its_squares(quads: Any) -> None:
@@ -158,9 +138,9 @@ def test_textures_stay_valid(quads: Any) -> None:
     mesh = mesh_of(*both, charts[both[1]], np.concatenate([normals, normals]))
     if hasattr(mesh, "use_auto_smooth"):
         mesh.use_auto_smooth = True
-    before = triangles(mesh)
+    before = shaded_triangles(mesh)
     share = quads.join_into_quads(mesh)
-    after = triangles(mesh)
+    after = shaded_triangles(mesh)
     assert share > 0.5 and share == np.mean([len(one.vertices) == 4 for one in mesh.polygons])
     assert set(before) == set(after) and len(before) == len(faces)
     for key, corners in before.items():

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -100,32 +101,33 @@ def test_weights_of_a_ray_are_equation_five(densities: list[float], step: float)
 
 
 class LeafGrids:
-    """A field of given grids, so that their gradients come from the compiled loops alone."""
+    """A field whose dense grids are leaves, so that their gradients come from the compiled loops alone."""
 
-    def __init__(self, grids: DenseGrids) -> None:
+    def __init__(self, field: Any) -> None:
+        grids = field.dense_grids(True)
         raw, appearance = (grid.detach().clone().requires_grad_() for grid in (grids.raw, grids.appearance))
-        self.grids = replace(grids, raw=raw, appearance=appearance)
+        self._field, self.grids = field, replace(grids, raw=raw, appearance=appearance)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._field, name)
 
     def dense_grids(self, _with_normals: bool) -> DenseGrids:
         return self.grids
+
+    def parameters(self) -> list[torch.Tensor]:
+        return [self.grids.raw, self.grids.appearance]
 
 
 def test_gradients_do_not_depend_on_the_number_of_threads() -> None:
     """Bit by bit in the compiled loops; the matrix products of the field's levels are torch's, which promises less."""
     scene, before = marching_scene("voxels"), torch.get_num_threads()
-    field = LeafGrids(scene["field"].dense_grids(True))
-    lights = torch.tensor([[1.0, -1, 1], [1.0, 1, 1], [0.0, 0, 2]])
-    shadings = [Shading("shaded", 0.3, 0.7), Shading(), Shading("textureless", 0.3, 0.7)]
+    scene["field"] = LeafGrids(scene["field"])
     found = []
     try:
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)
-            field.grids.raw.grad = field.grids.appearance.grad = None
-            renderer = VoxelRenderer(RenderConfig(samples=48), 0.6)
-            background = torch.full((3, 400, 3), 0.3)
-            image = renderer.render(field, background, scene["cameras"], shadings, lights, 20).image
-            image.square().sum().backward()
-            found.append((image.detach(), field.grids.raw.grad, field.grids.appearance.grad))
+            rendering, gradients = render_with_gradients(VoxelRenderer, scene, 16, True)
+            found.append((rendering.image.detach(), *gradients))
     finally:
         torch.set_num_threads(before)
     for numbers in zip(*found, strict=True):

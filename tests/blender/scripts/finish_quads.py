@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import bpy
+from shaded_triangles import angle_deg, shaded_triangles
 
 ADDON: str  # given by run_installed.py
 
@@ -24,36 +25,17 @@ report: dict[str, Any] = {}
 join = importing.join_into_quads
 
 
-def triangles(mesh: Any) -> dict[Any, Any]:
-    """Each shaded triangle by its corners' places and UVs: their normals and tangents."""
-    if hasattr(mesh, "calc_normals_split"):  # before 4.1
-        mesh.calc_normals_split()
-    mesh.calc_loop_triangles()
-    mesh.calc_tangents(uvmap=mesh.uv_layers[0].name)
-    found = {}
-    for triangle in mesh.loop_triangles:
-        corners = []
-        for at in triangle.loops:
-            loop = mesh.loops[at]
-            place = (*mesh.vertices[loop.vertex_index].co, *mesh.uv_layers[0].data[at].uv)
-            corners.append((place, (loop.normal.copy(), loop.tangent.copy())))
-        first = min(range(3), key=lambda one: corners[one][0])
-        corners = corners[first:] + corners[:first]
-        found[tuple(place for place, _ in corners)] = [frame for _, frame in corners]
-    return found
-
-
 def measured(mesh: Any) -> float:
     """Join, and measure what it changes."""
-    before = triangles(mesh)
+    before = shaded_triangles(mesh)
     share = join(mesh)
-    after = triangles(mesh)
+    after = shaded_triangles(mesh)
     report.setdefault("same triangles", []).append(set(before) == set(after))
     turned = [
-        math.degrees(2 * math.asin(min(1.0, (old - new).length / 2)))  # of unit vectors, exact at small angles
+        angle_deg(old[part], new[part])
         for key, corners in before.items()
-        for frames in zip(corners, after.get(key, corners))  # noqa: B905
-        for old, new in zip(*frames)  # noqa: B905
+        for (old, _), (new, _) in zip(corners, after.get(key, corners))  # noqa: B905
+        for part in (slice(3), slice(3, 6))  # normal, tangent
     ]
     report.setdefault("degrees", []).append(max(turned))
     return float(share)
